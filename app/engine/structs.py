@@ -300,5 +300,19 @@ class Run(RunFields, frozen=True, kw_only=True):
     langsmith_session_name: None = None
 
 
+class ContinuedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """The newest of a run and the runs that answered its questions.
+
+    ``begun_at``: when the first was created. ``questions``: those open, as ``{"id", "value", "response_schema"}``.
+    """
+
+    run_id: UUID
+    assistant_id: UUID
+    status: str
+    begun_at: datetime
+    updated_at: datetime
+    questions: list[dict[str, Any]] | None = None
+
+
 SHOWN = stored_fields(Run, runs)
 """Columns of a run that clients see; ``kwargs`` is made from ``request``."""

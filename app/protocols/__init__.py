@@ -7,5 +7,6 @@
 - ``langgraph_v2``: LangGraph's protocol v2, below ``/threads/{thread_id}``
 - ``threads``: find a thread again by another protocol's id, what it does not know yet, and answers to its questions
 - ``ai_sdk``: Vercel's AI SDK, the UI message stream of ``useChat``
+- ``mcp``: the Model Context Protocol, agents as tools
 - ``openai``: OpenAI's Chat Completions
 """

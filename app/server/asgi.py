@@ -122,6 +122,7 @@ def dependencies(services: AppServices) -> dict[str, Provide]:
         "secrets": services.persistence.secrets,
         "streams": services.streams,
         "gateway": services.gateway,
+        "mcp": services.mcp,
         "quota": services.limits.quota,
     }
     for name, part in parts.items():

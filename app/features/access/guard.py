@@ -85,10 +85,14 @@ OPEN_SHOWS_MORE = {**OPEN, "shows_more": True}
 READS = {"permission": READ}
 WRITES = {"permission": WRITE}
 STARTS_RUNS = {**WRITES, "llm": True}
+STARTS_RUNS_BY_MESSAGE = {**READS, "llm_by_message": True}
 ADDS_NOTHING = {**WRITES, "stores": False}
 OPERATES = {"permission": OPERATE}
 ADMINISTERS = {"permission": ADMIN}
 """The ``opt`` of handlers that need a principal with that scope. Starting runs has a rate limit of its own.
+
+``STARTS_RUNS_BY_MESSAGE``: for a route whose body says what is wanted; its handler calls ``check_scope`` and
+``count_run``.
 
 Writes (POST, PUT, PATCH) are refused for a tenant whose storage is full, unless the handler ``ADDS_NOTHING``.
 """
@@ -192,9 +196,14 @@ class Guard:
             await self._slowdown.wait(scope)
 
     def _check(self, principal: Principal, scope: Scope, needed: str) -> None:
-        if needed not in principal.scopes:
-            self._records.record(AuditEvent(principal.tenant_id, "request.forbidden", principal.actor, _route(scope)))
-            raise Forbidden(f"This key may not do that: it needs the scope {needed}.")
+        check_scope(principal, self._records, scope, needed)
+
+
+def check_scope(principal: Principal, records: AuditSink, scope: Scope, needed: str) -> None:
+    """Record and raise ``Forbidden`` if the principal lacks the scope ``needed``."""
+    if needed not in principal.scopes:
+        records.record(AuditEvent(principal.tenant_id, "request.forbidden", principal.actor, _route(scope)))
+        raise Forbidden(f"This key may not do that: it needs the scope {needed}.")
 
 
 def _route(scope: Scope) -> str:

@@ -51,6 +51,8 @@ class RateLimitMiddleware:
         if opt["permission"] == WRITE and scope.get("method") in STORING_METHODS and opt.get("stores", True):
             self._quota.check(principal.tenant_id)
         subject = principal.key_id or principal.user_id or self._proxies.client(scope)
+        if opt.get("llm_by_message"):
+            scope["state"][_STARTS] = LaterRunStart(self._limiter, principal, subject)
         takes = self._limiter.takes(principal.tenant_id, subject, principal.limits, llm=opt.get("llm", False))
         length = _content_length(scope)
         bytes_takes = []
@@ -120,6 +122,32 @@ class RunRateLimit:
         advice = "send it in parts" if total > take.limit else f"try again in {math.ceil(verdict.wait)} s"
         limit = MESSAGES[LLM].format(int(take.limit))
         raise Limited(f"{limit}, and this request has {total}: {advice}.", verdict.wait, self._headers)
+
+
+class LaterRunStart:
+    """Takes run starts of a request once its message is known to start them."""
+
+    def __init__(self, limiter: Limiter, principal: Principal, subject: str) -> None:
+        self._limiter = limiter
+        self._principal = principal
+        self._subject = subject
+
+    async def take(self) -> None:
+        """Take one start. Raises ``Limited``."""
+        principal = self._principal
+        verdict = await self._limiter.take_runs(principal.tenant_id, self._subject, principal.limits, 1)
+        if verdict is None or verdict.refused is None:
+            return
+        self._limiter.rejected(LLM)
+        limit = MESSAGES[LLM].format(int(self._limiter.limit(principal.limits, "rate_per_minute")))
+        raise Limited(f"{limit}: try again in {math.ceil(verdict.wait)} s.", verdict.wait)
+
+
+async def count_run(scope: Scope) -> None:
+    """Count a run start of a request whose route counts ``BY_MESSAGE``. Raises ``Limited``."""
+    start: LaterRunStart | None = scope["state"].get(_STARTS)
+    if start is not None:
+        await start.take()
 
 
 async def count_runs(scope: Scope, count: int) -> None:

@@ -98,6 +98,10 @@ class AssistantService:
         """Return the names of the agents that clients may run."""
         return self._agents.names()
 
+    def agents(self) -> list[Agent]:
+        """Return the agents that clients may run, in the order of the agents file."""
+        return [agent for name in self._agents.names() if (agent := self._agents.get(name)) is not None]
+
     def id_of(self, named: str) -> UUID:
         """Return the id of an assistant, given by UUID or agent's name. Raises ``Invalid`` if it is neither."""
         if self._agents.get(named) is not None:

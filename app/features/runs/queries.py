@@ -97,6 +97,34 @@ async def search(session: Reader, tenant_id: UUID, wanted: RunSearch, assistant_
     return await session.all(page)
 
 
+_CONTINUED = ScopedStatement(
+    """
+    with recursive chain as (
+      select tenant_id, thread_id, run_id, ordinal, created_at as begun_at from runs
+      where tenant_id = :tenant and thread_id = :thread and run_id = :run<owned>
+      union all
+      select r.tenant_id, r.thread_id, r.run_id, r.ordinal, c.begun_at from chain c join runs r
+        on r.tenant_id = c.tenant_id and r.thread_id = c.thread_id and r.parent_id = c.run_id and r.ordinal > c.ordinal)
+    select r.run_id, r.assistant_id, r.status, r.ordinal, c.begun_at, r.updated_at,
+      (select jsonb_agg(i || jsonb_build_object('response_schema', q.expects) order by n)
+       from jsonb_array_elements(r.interrupts) with ordinality as asked(i, n)
+       left join questions q on q.tenant_id = r.tenant_id and q.thread_id = r.thread_id and q.question_id = i->>'id'
+       where q.closed_at is null) as questions
+    from chain c join runs r on r.tenant_id = c.tenant_id and r.thread_id = c.thread_id and r.run_id = c.run_id
+    order by r.ordinal desc limit 1
+    """,
+    _THREAD_IN_SCOPE,
+)
+
+
+async def continued(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> Row[Any] | None:
+    """Return the newest of a run and the runs that answer questions of it, and of those; with its open questions.
+
+    ``begun_at``: when the first of them was created. None for an unknown run.
+    """
+    return await session.first(_CONTINUED, {"tenant": tenant_id, "thread": thread_id, "run": run_id})
+
+
 _LOG_EXPIRED = ScopedStatement(
     """
     select coalesce(ended_at < now() - make_interval(hours => :hours), false) as over from runs

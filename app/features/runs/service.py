@@ -18,7 +18,7 @@ from app.engine.entries import AcceptEntry, ClaimedRun, created
 from app.engine.execution.questions import OpenQuestion
 from app.engine.queue.claims import TAKE_OVER, RunAdmission, RunQueue
 from app.engine.streams.send_budget import Result
-from app.engine.structs import BulkCancel, Run, RunCreate, kwargs_of
+from app.engine.structs import BulkCancel, ContinuedRun, Run, RunCreate, kwargs_of
 from app.engine.supervisor import Supervisor
 from app.features.runs import queries
 from app.features.runs.creation import RunFactory, answer_event
@@ -48,14 +48,17 @@ class RunService:
         admission: RunAdmission,
         records: AuditSink = NullAuditSink(),
     ) -> None:
-        """``records`` receives an audit event for each answer to a run's questions."""
+        """``records`` receives an audit event for each answer to a run's questions.
+
+        ``log_hours``: hours for which the events of an ended run are kept.
+        """
         self._database = database
         self._claims = claims
         self._supervisor = supervisor
         self._creation = creation
         self.admission = admission
         self._records = records
-        self._log_hours = supervisor.retention.events_hours
+        self.log_hours = supervisor.retention.events_hours
         self._streams = RunStreams(database, supervisor)
         self._thread_streams = ThreadStreams(database, supervisor, self._streams)
 
@@ -145,6 +148,24 @@ class RunService:
             raise NotFound(f"Run with ID {run_id} not found")
         return _shown(row)
 
+    async def continued(self, principal: Principal, thread_id: UUID, run_id: UUID) -> ContinuedRun:
+        """Return the newest of a run and the runs that continued it by answers, on any wire. Raises ``NotFound``."""
+        owned = await principal.permit("threads", "read", thread_id=thread_id, run_id=run_id)
+        async with self._database.reading(principal.tenant_id, owned) as session:
+            row = await queries.continued(session, principal.tenant_id, thread_id, run_id)
+        if row is None:
+            raise NotFound(f"Run with ID {run_id} not found")
+        return from_row(ContinuedRun, row)
+
+    async def answered(self, principal: Principal, thread_id: UUID, run_id: UUID) -> UUID | None:
+        """Wait for a run that answers questions of ``run_id``, on any wire. None if the thread or the process ends."""
+        return await self._thread_streams.answered(principal.tenant_id, thread_id, run_id)
+
+    async def find(self, principal: Principal, key: IdempotencyKey) -> tuple[UUID, UUID] | None:
+        """Return the thread and the run that a request with ``key`` has created."""
+        async with self._database.reading(principal.tenant_id) as session:
+            return await keys.run_of(session, principal.tenant_id, key)
+
     async def may_stop(self, principal: Principal, thread_id: UUID, run_id: UUID) -> None:
         """Check that the principal may cancel a run. Raises ``Forbidden``, ``NotFound``."""
         if principal.rules is not None:
@@ -199,7 +220,7 @@ class RunService:
     async def check_log(self, principal: Principal, thread_id: UUID, run_id: UUID) -> None:
         """Check that a run's event log is retained. Raises ``NotFound``, ``Gone``."""
         owned = await principal.permit("threads", "read", thread_id=thread_id, run_id=run_id)
-        hours = self._log_hours
+        hours = self.log_hours
         async with self._database.reading(principal.tenant_id, owned) as session:
             expired = await queries.log_expired(session, principal.tenant_id, thread_id, hours, run_id=run_id)
         if expired is None:
@@ -234,7 +255,7 @@ class RunService:
             raise NotFound(f"Thread with ID {thread_id} not found")
         if after is not None:
             async with self._database.reading(principal.tenant_id) as session:
-                hours = self._log_hours
+                hours = self.log_hours
                 if await queries.log_expired(session, principal.tenant_id, thread_id, hours, ordinal=after.ordinal):
                     raise Gone(f"That run ended more than {hours} hours ago: follow the thread without Last-Event-ID.")
         return self._thread_streams.follow(principal.tenant_id, thread_id, after or now, modes, holder=principal.holder)

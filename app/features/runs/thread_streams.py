@@ -103,6 +103,29 @@ class ThreadStreams:
             yield found, run_id
             ordinal = found + 1
 
+    async def answered(self, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> UUID | None:
+        """Wait for a run that answers questions of ``run_id``; return the newest one.
+
+        None if the thread is deleted, or the process stops.
+        """
+        while not self._supervisor.closing:
+            async with self._database.reading(tenant_id) as session:
+                thread = await queries.run_counts(session, tenant_id, thread_id)
+            if thread is None:
+                return None
+            with self._supervisor.feeds.watching((tenant_id, thread_id), thread.runs + 1) as changed:
+                newest = await self._newest(tenant_id, thread_id, run_id)
+                if newest != run_id:
+                    return newest
+                await changed
+        return None
+
+    async def _newest(self, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> UUID | None:
+        """Return the newest run that answers questions of ``run_id``, or itself; None if it is deleted."""
+        async with self._database.reading(tenant_id) as session:
+            row = await queries.continued(session, tenant_id, thread_id, run_id)
+        return None if row is None else row.run_id
+
     async def _next_run(self, tenant_id: UUID, thread_id: UUID, ordinal: int) -> tuple[int, UUID | None] | None:
         """Return the first started run from ``ordinal`` on, or no run id if none has; None if the thread is deleted.
 

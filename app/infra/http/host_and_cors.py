@@ -34,7 +34,7 @@ ALLOWED_HEADERS = (
 )
 EXPOSED_HEADERS = (
     b"Location, Content-Location, X-Request-Id, X-Pagination-Total, X-Pagination-Next, Retry-After, RateLimit, "
-    b"RateLimit-Policy"
+    b"RateLimit-Policy, WWW-Authenticate, Mcp-Session-Id"
 )
 PREFLIGHT_MAX_AGE = b"600"
 
@@ -79,6 +79,30 @@ _WANTED = frozenset(
 _Headers = dict[bytes, bytes]
 
 
+class OriginRule:
+    """Which web pages may use a route whatever their credentials: those of this server's name, and ``origins``.
+
+    ``origins`` is a comma-separated list. Raises ``UsageError`` for invalid entries.
+    """
+
+    def __init__(self, origins: str) -> None:
+        exact = _parts("AGENT_CORS_ORIGINS", origins, _ORIGIN, "exact origins like https://app.example.com")
+        self.origins = {part.encode() for part in exact}
+
+    def allows(self, origin: str | None, host: str | None) -> bool:
+        """Whether pages of ``origin`` (None: not a web page) may use a server that is requested as ``host``."""
+        return origin is None or self.may_use(origin.encode("latin-1"), (host or "").encode("latin-1"))
+
+    def may_use(self, origin: bytes, host: bytes) -> bool:
+        """Whether pages of ``origin`` may use a server that is requested as ``host``."""
+        if origin in self.origins:
+            return True
+        name, requested = _name_of(origin), _name_in(host)
+        if name is None or requested is None:
+            return False
+        return (_is_loopback(name) and _is_loopback(requested)) or origin.partition(b"://")[2] == host
+
+
 class HostAndCorsMiddleware:
     """ASGI middleware. ``hosts`` and ``origins`` are comma-separated lists.
 
@@ -92,8 +116,8 @@ class HostAndCorsMiddleware:
         self._authenticated = authenticated
         self._probed = tuple(prefix + path for path in PROBED)
         self._hosts = _parts("AGENT_ALLOWED_HOSTS", hosts.lower(), _HOST, "names like a.example.com or *.example.com")
-        exact = _parts("AGENT_CORS_ORIGINS", origins, _ORIGIN, "exact origins like https://app.example.com")
-        self._origins = {part.encode() for part in exact}
+        self._rule = OriginRule(origins)
+        self._origins = self._rule.origins
         self._logged: TTLCache[bytes, bool] = TTLCache(MAX_LOGGED, LOG_SECONDS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -145,11 +169,7 @@ class HostAndCorsMiddleware:
 
     def _may_use(self, origin: bytes, host: bytes) -> bool:
         """Whether pages of ``origin`` may use a server without authentication that is requested as ``host``."""
-        if origin in self._origins:
-            return True
-        match = _ORIGIN_HEADER.fullmatch(origin)
-        name = None if match is None else _name_in(match["authority"])
-        return name is not None and match is not None and (_is_loopback(name) or match["authority"] == host)
+        return self._rule.may_use(origin, host) or _is_loopback(_name_of(origin) or "")
 
     def _may_read(self, origin: bytes) -> bool:
         # without authentication all other origins are refused already
@@ -221,6 +241,12 @@ def _name_in(authority: bytes) -> str | None:
         return None
     name = match["name"].decode().lower().removesuffix(".")
     return None if name.startswith("[") and not _is_address(name[1:-1]) else name
+
+
+def _name_of(origin: bytes) -> str | None:
+    """Return the name or address of an Origin header; None if it is malformed."""
+    match = _ORIGIN_HEADER.fullmatch(origin)
+    return None if match is None else _name_in(match["authority"])
 
 
 def _is_address(text: str) -> bool:

@@ -14,7 +14,7 @@ from sqlalchemy.exc import DBAPIError
 
 from app.base.errors import Conflict, Invalid
 from app.infra.db.engine import is_lock_timeout
-from app.infra.db.session import Writer
+from app.infra.db.session import Reader, Writer
 from app.security.idempotency.structs import IdempotencyKey, ReplayedResponse
 from app.security.idempotency.tables import idempotency_keys as keys
 
@@ -61,6 +61,12 @@ async def _take(session: Writer, tenant_id: UUID, key: IdempotencyKey) -> Replay
             (("/", "not the body of the first request with this key"),),
         )
     return ReplayedResponse(run_id=row.run_id, thread_id=row.thread_id, answer=row.answer)
+
+
+async def run_of(session: Reader, tenant_id: UUID, key: IdempotencyKey) -> tuple[UUID, UUID] | None:
+    """Return the thread and the run that a request with ``key`` has created, whatever its body."""
+    row = await session.first(sa.select(keys.c.thread_id, keys.c.run_id).where(_of(tenant_id, key)))
+    return None if row is None or row.thread_id is None else (row.thread_id, row.run_id)
 
 
 async def save_response(session: Writer, tenant_id: UUID, key: IdempotencyKey, made: ReplayedResponse) -> None:

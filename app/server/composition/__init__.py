@@ -11,5 +11,6 @@ The only place that picks adapters.
 - ``features``: what the API names
 - ``services``: all of it together
 - ``documents``: the parts of documents: first what agents use, then what clients use
+- ``mcp``: the Model Context Protocol's server side
 - ``health``: whether this worker works
 """

@@ -13,12 +13,14 @@ from app.infra.settings.environment import Settings
 from app.infra.telemetry.meters import Meters
 from app.infra.telemetry.shared_buffer import MetricsBuffers
 from app.protocols.gateway import ProtocolGateway
+from app.protocols.mcp.controller import McpParts
 from app.protocols.projection import ProjectedRuns
 from app.server.composition.auth import AuthStack, build_auth
 from app.server.composition.engine import EngineStack, build_engine
 from app.server.composition.features import Features, build_features
 from app.server.composition.health import Health, build_health, status_sources
 from app.server.composition.limits import Limits, build_limits
+from app.server.composition.mcp import build_mcp
 from app.server.composition.models import AgentRuntime, build_agents, build_models
 from app.server.composition.persistence import Persistence, build_persistence
 from app.server.composition.telemetry import Telemetry, build_telemetry
@@ -38,6 +40,7 @@ class AppServices(msgspec.Struct, frozen=True, kw_only=True):
     health: Health
     streams: OpenStreams
     gateway: ProtocolGateway
+    mcp: McpParts
     proxies: TrustedProxies
     background: Tasks
 
@@ -69,6 +72,9 @@ def _build(
     sources = status_sources(settings, persistence, agents, limits, engine)
     open_streams = _open_streams(settings, auth, telemetry.meters, streams)
     features = build_features(settings, persistence, agents, limits, engine, allowed)
+    gateway = ProtocolGateway(
+        features.assistants, features.threads, features.runs, ProjectedRuns(features.runs), open_streams
+    )
     return AppServices(
         settings=settings,
         telemetry=telemetry,
@@ -80,9 +86,8 @@ def _build(
         features=features,
         health=build_health(watchdog, telemetry, persistence.database, engine, sources),
         streams=open_streams,
-        gateway=ProtocolGateway(
-            features.assistants, features.threads, features.runs, ProjectedRuns(features.runs), open_streams
-        ),
+        gateway=gateway,
+        mcp=build_mcp(settings, persistence, gateway),
         proxies=TrustedProxies(settings.server.trusted_proxies.split(",")),
         background=Tasks("background"),
     )
