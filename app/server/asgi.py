@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from litestar import Litestar, Router
+from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
 from app.base.hide_modules import hide_modules
@@ -23,6 +24,7 @@ from app.infra.http.request_bodies import RequestBodyMiddleware
 from app.infra.http.request_context import RequestContextMiddleware
 from app.infra.http.response_deadline import ResponseDeadlineMiddleware
 from app.infra.settings import ServerSettings
+from app.protocols.mcp.resource_metadata import OAuthResource
 from app.server.composition.services import AppServices
 from app.server.routes import BASE_PATH, controllers_of, root_controllers_of
 
@@ -68,9 +70,15 @@ def _routed(services: AppServices, server: ServerSettings) -> Litestar:
         exception_handlers=exception_handlers,
         openapi_config=openapi_config(version(), opt=OPEN),
         path=server.root_path or None,
+        state=State({"oauth": _oauth_resource(services)}),
         request_max_body_size=None,
         logging_config=None,
     )
+
+
+def _oauth_resource(services: AppServices) -> OAuthResource:
+    auth, server = services.settings.auth, services.settings.server
+    return OAuthResource(auth.jwt_issuer if auth.mode == "jwt" else "", server.public_url, server.root_path)
 
 
 def layers(services: AppServices) -> RequestContextMiddleware:

@@ -14,6 +14,7 @@ from app.features.webhooks.controller import WebhooksController
 from app.protocols.ai_sdk.controller import AISDKController
 from app.protocols.langgraph_v2.controller import ThreadProtocolController
 from app.protocols.mcp.controller import McpController
+from app.protocols.mcp.resource_metadata import ResourceMetadataController
 from app.protocols.openai.controller import OpenAIController
 
 BASE_PATH = "/api/v1"
@@ -33,7 +34,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
 )
 """Controllers below the base path."""
 
-PROTOCOLS: tuple[type[Controller], ...] = (AISDKController, McpController, OpenAIController)
+PROTOCOLS: tuple[type[Controller], ...] = (AISDKController, McpController, OpenAIController, ResourceMetadataController)
 """Controllers of other protocols, outside the base path."""
 
 

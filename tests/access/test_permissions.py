@@ -29,8 +29,10 @@ READS_BY_POST = {
     f"POST {API}/store/items/search",
     f"POST {API}/store/namespaces",
     f"POST {API}/documents/search",
+    "POST /mcp",
+    "POST /mcp/{assistant}",
 }
-"""Reading routes whose method is POST."""
+"""Reading routes whose method is POST. Messages to ``/mcp`` that change something need more (``test_mcp_rules``)."""
 
 
 async def operations(service: Service) -> dict[str, str]:

@@ -33,6 +33,10 @@ A callable of (status, sentence, invalid values) that returns the status and the
 """
 
 
+CHALLENGE = "challenge"
+"""Member of a handler's ``opt``: a callable of a request that returns ``WWW-Authenticate`` of its refusal."""
+
+
 class ProblemKind(NamedTuple):
     """A kind of problem: ``slug`` ends its ``type``; ``remedy`` is what the client can do."""
 
@@ -135,6 +139,11 @@ def _respond(
     )
 
 
+def _challenge(request: Request[Any, Any, Any]) -> str:
+    challenge = _opt_of(request).get(CHALLENGE)
+    return "Bearer" if challenge is None else str(challenge(request))
+
+
 def _opt_of(request: Request[Any, Any, Any]) -> Mapping[str, Any]:
     """Return the ``opt`` of the request's handler; nothing where no route matches."""
     handler: Any = request.scope.get("route_handler")
@@ -152,7 +161,7 @@ def of_service_error(request: Request[Any, Any, Any], error: AgentServiceError) 
     if (wait := getattr(error, "retry_after", None)) is not None:
         headers["Retry-After"] = str(max(1, math.ceil(wait)))
     if error.status == 401:
-        headers.setdefault("WWW-Authenticate", "Bearer")
+        headers.setdefault("WWW-Authenticate", _challenge(request))
     if isinstance(error, Unavailable | NotBuilt):
         log.warning("request_refused", path=_route(request), status=error.status, reason=str(error))
     places = error.errors if isinstance(error, Invalid) else ()
@@ -176,7 +185,7 @@ def of_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> 
     if status == 404:
         detail = f"No route matches {request.scope['path']}. {WHERE}"
     if status == 401:
-        headers.setdefault("WWW-Authenticate", "Bearer")
+        headers.setdefault("WWW-Authenticate", _challenge(request))
     return _respond(request, status, detail or KINDS.get(status, OTHER).remedy, headers=headers)
 
 

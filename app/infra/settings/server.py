@@ -103,6 +103,15 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
             examples=["https://app.example.com"],
         ),
     ] = ""
+    public_url: Annotated[
+        str,
+        is_(
+            "AGENT_PUBLIC_URL",
+            "The URL, with its path, at which clients reach this server. Unset: the one that they request.",
+            pattern=r"^https?://[^/].*[^/]$",
+            examples=["https://agents.example.com"],
+        ),
+    ] = ""
     root_path: Annotated[
         str,
         is_("ROOT_PATH", "The path under which a proxy serves this server.", pattern="^/.*[^/]$", examples=["/agents"]),

@@ -12,12 +12,13 @@ from app.features.access.idempotency import key_in
 from app.features.access.rate_limits import count_run
 from app.infra.http.event_streams import OpenResponse
 from app.infra.http.host_and_cors import OriginRule
-from app.infra.http.problems import ERROR_SHAPE
+from app.infra.http.problems import CHALLENGE, ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
 from app.protocols.gateway import ProtocolGateway
 from app.protocols.mcp.agent_surface import AgentSurface
 from app.protocols.mcp.agents import AgentTools
 from app.protocols.mcp.errors import error_shape
+from app.protocols.mcp.resource_metadata import challenge
 from app.protocols.mcp.server import McpServer, Request
 from app.protocols.mcp.structs import RpcMessage
 from app.protocols.mcp.surface import Surface
@@ -63,7 +64,7 @@ class McpController(Controller):
 
     path = "/mcp"
     tags = ("MCP",)
-    opt = {**STARTS_RUNS_BY_MESSAGE, ERROR_SHAPE: error_shape}  # noqa: RUF012  as the framework declares it
+    opt = {**STARTS_RUNS_BY_MESSAGE, ERROR_SHAPE: error_shape, CHALLENGE: challenge}  # noqa: RUF012  as the framework declares it
 
     @post("/", status_code=200, summary="Serve a message to all agents")
     async def all_agents(
