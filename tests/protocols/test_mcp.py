@@ -19,7 +19,7 @@ from tests.waiting import eventually
 SUM = "what is 12*(3+4)?"
 STATELESS, LEGACY = "2026-07-28", "legacy"
 META = "io.modelcontextprotocol/"
-TASKS = {"extensions": {f"{META}tasks": {}}}
+TASKS: dict[str, Any] = {"extensions": {f"{META}tasks": {}}}
 FORMS: dict[str, Any] = {"elicitation": {}}
 NAMED = {"tools/call": "name", "tasks/get": "taskId", "tasks/update": "taskId", "tasks/cancel": "taskId"}
 

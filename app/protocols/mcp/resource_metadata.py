@@ -43,7 +43,7 @@ class ResourceMetadataController(Controller):
     tags = ("MCP",)
     opt = OPEN
 
-    @get("/", summary="Metadata of the service as an OAuth resource")
+    @get("/", summary="Metadata of the service as an OAuth resource", include_in_schema=False)
     async def service(self, request: AnyRequest) -> dict[str, Any]:
         """Return the metadata; 404 without an issuer."""
         return _metadata(request, "")
