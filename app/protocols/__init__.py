@@ -4,9 +4,10 @@
 - ``projection``: project a run once for all readers of a protocol in this process
 - ``gateway``: what every controller works with
 - ``states``: states of a run
-- ``langgraph_v2``: LangGraph's protocol v2, below ``/threads/{thread_id}``
 - ``threads``: find a thread again by another protocol's id, what it does not know yet, and answers to its questions
+- ``ag_ui``: AG-UI, and CopilotKit's runtime
 - ``ai_sdk``: Vercel's AI SDK, the UI message stream of ``useChat``
+- ``langgraph_v2``: LangGraph's protocol v2, below ``/threads/{thread_id}``
 - ``mcp``: the Model Context Protocol, agents as tools
 - ``openai``: OpenAI's Chat Completions
 """

@@ -8,7 +8,7 @@ import asyncio
 import bisect
 import contextlib
 from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
 from app.base.tasks import Tasks
@@ -21,6 +21,9 @@ MAX_BYTES = 4 * 1024 * 1024
 
 CHUNK_BYTES = 64 * 1024
 """Bytes at which a reader that projects for itself sends a chunk."""
+
+EPOCH_NUMBERS = 1 << 20
+"""Numbers of frames per owner, once one has lost what it streamed: those that follow are the same for every reader."""
 
 
 class ProjectedFrame(NamedTuple):
@@ -49,6 +52,34 @@ class Projection(Protocol):
         ...
 
 
+@runtime_checkable
+class PreparedProjection(Projection, Protocol):
+    """A projection that has to read something for some events, like the values at a checkpoint.
+
+    What it reads never changes, so that a replay gives the same frames. ``awaited``: the kinds of those events.
+    """
+
+    awaited: frozenset[type]
+
+    async def prepare(self, event: Event) -> None:
+        """Read what ``project`` needs for ``event``, which follows."""
+        ...
+
+
+class _Preparer:
+    """Prepares ``projection`` for the events that it awaits. ``kinds``: none for most projections."""
+
+    __slots__ = ("_projection", "kinds")
+
+    def __init__(self, projection: Projection) -> None:
+        self._projection = projection if isinstance(projection, PreparedProjection) else None
+        self.kinds: frozenset[type] = frozenset() if self._projection is None else self._projection.awaited
+
+    async def prepare(self, event: Event) -> None:
+        if self._projection is not None:
+            await self._projection.prepare(event)
+
+
 class FellBehind(Exception):
     """Frames that the reader needs are no longer buffered."""
 
@@ -74,11 +105,15 @@ class SharedProjection:
         self._task = tasks.start(self._run(), name="projection")
 
     async def _run(self) -> None:
+        preparer = _Preparer(self.projection)
         try:
             async with contextlib.aclosing(self._events) as batches:
                 async for events in batches:
                     self.stopping = not events
                     for event in events:
+                        if type(event) in preparer.kinds:
+                            self._wake()
+                            await preparer.prepare(event)
                         self._append(self.projection.project(event))
                     self._wake()
         except Exception as error:  # noqa: BLE001  raised again by every reader
@@ -190,12 +225,15 @@ async def _frames(
     batches: AsyncGenerator[Sequence[Event], None], projection: Projection, after: int
 ) -> AsyncGenerator[Sequence[ProjectedFrame], None]:
     """Yield batches of the frames after number ``after``, no faster than the reader takes them."""
+    preparer = _Preparer(projection)
     async for events in batches:
         if not events:
             yield [ProjectedFrame(after, projection.stopping)]
         frames: list[ProjectedFrame] = []
         size = 0
         for event in events:
+            if type(event) in preparer.kinds:
+                await preparer.prepare(event)
             for frame in projection.project(event):
                 if frame.number > after:
                     frames.append(frame)

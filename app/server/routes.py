@@ -11,6 +11,7 @@ from app.features.system.audit_controller import AuditController
 from app.features.system.controller import AccessController, MetricsController, SystemController
 from app.features.threads.controller import ThreadsController
 from app.features.webhooks.controller import WebhooksController
+from app.protocols.ag_ui.controller import AGUIController
 from app.protocols.ai_sdk.controller import AISDKController
 from app.protocols.langgraph_v2.controller import ThreadProtocolController
 from app.protocols.mcp.controller import McpController
@@ -34,7 +35,13 @@ CONTROLLERS: tuple[type[Controller], ...] = (
 )
 """Controllers below the base path."""
 
-PROTOCOLS: tuple[type[Controller], ...] = (AISDKController, McpController, OpenAIController, ResourceMetadataController)
+PROTOCOLS: tuple[type[Controller], ...] = (
+    AGUIController,
+    AISDKController,
+    McpController,
+    OpenAIController,
+    ResourceMetadataController,
+)
 """Controllers of other protocols, outside the base path."""
 
 

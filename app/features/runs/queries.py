@@ -293,6 +293,30 @@ async def checkpoint(session: Reader, tenant_id: UUID, thread_id: UUID, checkpoi
     return await session.first(_CHECKPOINT, {"tenant": tenant_id, "thread": thread_id, "checkpoint": checkpoint_id})
 
 
+_BEFORE_RUN = sa.text(f"""
+    select {COLUMNS} from runs r
+    join threads t on t.tenant_id = r.tenant_id and t.thread_id = r.thread_id
+    left join lateral (
+      select f.checkpoint_id, f.parent_id from checkpoints f
+      where f.tenant_id = r.tenant_id and f.thread_id = r.thread_id and f.run_id = r.run_id and f.checkpoint_id > :since
+      order by f.checkpoint_id limit 1
+    ) f on true
+    join checkpoints c on c.tenant_id = r.tenant_id and c.thread_id = r.thread_id and c.checkpoint_id =
+      case when f.checkpoint_id is not null then f.parent_id else coalesce(
+        cast(convert_from(r.request, 'UTF8')::jsonb->>'checkpoint_id' as uuid),
+        case when t.live_run = r.run_id then cast(t.before->>'head' as uuid) else t.head end) end
+    {ITEMS}
+    where r.tenant_id = :tenant and r.run_id = :run
+""")
+_CLOCK_SKEW_MS = 600_000
+
+
+async def before_run(session: Reader, tenant_id: UUID, run_id: UUID) -> Row[Any] | None:
+    """Return the checkpoint that a run started from, with its state in one query; None if there was none."""
+    since = UUID(int=max(run_id.int - (_CLOCK_SKEW_MS << 80), 0))  # ids begin with their time in milliseconds
+    return await session.first(_BEFORE_RUN, {"tenant": tenant_id, "run": run_id, "since": since})
+
+
 async def delete(session: Writer, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> bool:
     """Delete an ended run with its steps and events; return whether it existed.
 

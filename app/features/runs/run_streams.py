@@ -151,6 +151,27 @@ class RunStreams:
             share.made(0 if values is None else len(values))
             yield values
 
+    @contextlib.asynccontextmanager
+    async def values_before(
+        self, tenant_id: UUID, run_id: UUID, holder: Hashable = None
+    ) -> AsyncIterator[bytes | None]:
+        """Load the values that a run started from as JSON, None if there were none, in the way of ``values``."""
+        async with self.send_budget.room(holder) as share:
+            row = await self._before(tenant_id, run_id)
+            size = 0 if row is None else size_of(row)
+            if not share.fits(size):
+                row = None
+                await share.wait()
+                row = await self._before(tenant_id, run_id)
+            values = None if row is None else await offload(size, json_of, [row])
+            del row
+            share.made(0 if values is None else len(values))
+            yield values
+
+    async def _before(self, tenant_id: UUID, run_id: UUID) -> Row[Any] | None:
+        async with self._log.reading(tenant_id) as session:
+            return await queries.before_run(session, tenant_id, run_id)
+
     async def _checkpoint(self, tenant_id: UUID, thread_id: UUID, checkpoint_id: UUID) -> Row[Any] | None:
         async with self._log.reading(tenant_id) as session:
             return await queries.checkpoint(session, tenant_id, thread_id, checkpoint_id)

@@ -245,6 +245,15 @@ class RunService:
         """Yield a run's events from its start until it ends, in batches; an empty batch: the server is stopping."""
         return self._streams.follow_events(principal.tenant_id, run_id, holder=principal.holder)
 
+    def values_before(self, principal: Principal, run_id: UUID) -> contextlib.AbstractAsyncContextManager[bytes | None]:
+        """Load the values that a run started from as JSON (``RunStreams.values_before``)."""
+        return self._streams.values_before(principal.tenant_id, run_id, principal.holder)
+
+    async def replayed(self, principal: Principal, key: IdempotencyKey) -> ReplayedResponse | None:
+        """Return the response to an earlier request with ``key``. Raises ``Invalid`` if its body was another."""
+        async with self._database.reading(principal.tenant_id) as session:
+            return await keys.find(session, principal.tenant_id, key)
+
     async def thread_stream(
         self, principal: Principal, thread_id: UUID, *, after: ThreadCursor | None, modes: Collection[str]
     ) -> AsyncIterator[bytes]:

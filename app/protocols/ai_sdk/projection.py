@@ -13,14 +13,11 @@ from app.domain.events import Event
 from app.features.runs.run_views import RETRY
 from app.protocols import parts
 from app.protocols.parts import Part, PartAssembler
-from app.protocols.projection import ProjectedFrame
+from app.protocols.projection import EPOCH_NUMBERS, ProjectedFrame
 from app.protocols.states import RunState
 
 FINISH_REASONS = {RunState.SUCCESS: "stop", RunState.ASKING: "tool-calls", RunState.TIMEOUT: "length"}
 """``finishReason`` by the state that a run ends with: ``error`` if it failed; a cancelled one ends with ``abort``."""
-
-EPOCH_NUMBERS = 1 << 20
-"""Numbers of chunks per owner, once one has lost what it streamed."""
 
 DONE = b"data: [DONE]\n\n"
 

@@ -52,15 +52,29 @@ async def _take(session: Writer, tenant_id: UUID, key: IdempotencyKey) -> Replay
     new = insert(keys).values(tenant_id=tenant_id, route=key.route, key=key.key, fingerprint=key.fingerprint)
     if await session.execute(new.on_conflict_do_nothing()):
         return None
+    found = await find(session, tenant_id, key)
+    if found is None:
+        raise _another_body()
+    return found
+
+
+async def find(session: Reader, tenant_id: UUID, key: IdempotencyKey) -> ReplayedResponse | None:
+    """Return the stored response of ``key``, None if it is new. Raises ``Invalid`` if it came with another body."""
     row = await session.first(
         sa.select(keys.c.fingerprint, keys.c.run_id, keys.c.thread_id, keys.c.answer).where(_of(tenant_id, key))
     )
-    if row is None or row.fingerprint != key.fingerprint:
-        raise Invalid(
-            "This Idempotency-Key was used with another body: use a new key for a new request.",
-            (("/", "not the body of the first request with this key"),),
-        )
+    if row is None:
+        return None
+    if row.fingerprint != key.fingerprint:
+        raise _another_body()
     return ReplayedResponse(run_id=row.run_id, thread_id=row.thread_id, answer=row.answer)
+
+
+def _another_body() -> Invalid:
+    return Invalid(
+        "This Idempotency-Key was used with another body: use a new key for a new request.",
+        (("/", "not the body of the first request with this key"),),
+    )
 
 
 async def run_of(session: Reader, tenant_id: UUID, key: IdempotencyKey) -> tuple[UUID, UUID] | None:

@@ -1,0 +1,116 @@
+"""What a request brings, compared with its thread: new messages, an edit of earlier ones, answers, changed values.
+
+Clients send their whole conversation each time, but the thread is the truth: a client that missed messages continues
+after them, and only a changed text goes back to before it.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Any, NamedTuple
+
+import msgspec
+
+from app.features.threads.structs import ThreadState
+from app.protocols.ag_ui.errors import RunRefused
+from app.protocols.ag_ui.messages import TYPES, read, read_content
+from app.protocols.ag_ui.structs import AGUIMessage, ResumeEntry, RunAgentInput
+from app.protocols.parts import text_in
+
+ABANDONED = {
+    "tool_approval": {"decisions": [{"type": "reject", "message": "The approval was cancelled."}]},
+    "tool_review": {"action": "abort"},
+}
+"""Answer to an interrupt that is given up, by the type of its question; any other one is answered by null."""
+
+
+class Turn(NamedTuple):
+    """What a run is to do: go on from the ``answers`` to open questions, or take ``messages`` as input.
+
+    ``before``: the id of the message whose input the run goes back to before; ``after``: likewise, to after it.
+    """
+
+    messages: Sequence[dict[str, Any]] = ()
+    answers: dict[str, Any] | None = None
+    before: str | None = None
+    after: str | None = None
+
+
+class Thread(msgspec.Struct, frozen=True):
+    """What a request is compared with: the messages and other values of a thread, and its open questions."""
+
+    messages: Sequence[dict[str, Any]] = ()
+    values: dict[str, Any] = {}
+    questions: Sequence[dict[str, Any]] = ()
+
+    @classmethod
+    def of(cls, state: ThreadState) -> "Thread":
+        """Return the thread with ``state``."""
+        values = msgspec.json.decode(state.values)
+        messages = values.pop("messages", None)
+        found = [one for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
+        return cls(found, values, state.interrupts)
+
+
+def turn_of(data: RunAgentInput, thread: Thread) -> Turn:
+    """Return what ``data`` asks for. Raises ``RunRefused``, ``Invalid`` for a message that is not valid."""
+    spoken = [(at, message) for at, message in enumerate(data.messages) if message.role in TYPES]
+    stored = {str(message.get("id")): message for message in thread.messages}
+    news = [(at, message) for at, message in spoken if message.id not in stored]
+    if thread.messages:  # the thread has its own answers: others were never committed
+        news = [(at, message) for at, message in news if message.role not in {"assistant", "tool"}]
+    if thread.questions:
+        return Turn(answers=_answers(data.resume or [], thread.questions, brings_news=bool(news)))
+    if data.resume and not news:
+        raise RunRefused("interrupt_closed", "These interrupts are not open: they were answered before.")
+    at = next((at for at, (_, message) in enumerate(spoken) if _is_edited(message, stored)), None)
+    if at is not None:
+        kept = [spoken[at], *(one for one in news if one[0] > spoken[at][0])]
+        return Turn([read(message, number) for number, message in kept], before=spoken[at][1].id)
+    if not news and thread.messages:
+        last = spoken[-1][1] if spoken else None
+        if last is not None and last.role == "user" and last.id in stored and last.id != thread.messages[-1].get("id"):
+            return Turn(after=last.id)
+    return Turn([read(message, at) for at, message in news])
+
+
+def _is_edited(message: AGUIMessage, stored: dict[str, dict[str, Any]]) -> bool:
+    """Whether a user's message that the thread has says something else now."""
+    known = stored.get(message.id)
+    if known is None or message.role != "user":
+        return False
+    return text_in(read_content(message.content)) != text_in(known.get("content"))
+
+
+def _answers(given: Sequence[ResumeEntry], questions: Sequence[dict[str, Any]], *, brings_news: bool) -> dict[str, Any]:
+    """Return the answers by the question's id. Raises ``RunRefused`` if an open question has none."""
+    entries = {entry.interrupt_id: entry for entry in given}
+    missing = [str(question["id"]) for question in questions if question["id"] not in entries]
+    if missing:
+        raise RunRefused(
+            "interrupt_open", f"Interrupts are open: answer each of them in resume. They are {', '.join(missing)}."
+        )
+    if brings_news:
+        raise RunRefused("interrupt_open", "Interrupts are open: send new messages once their answers have run.")
+    return {str(question["id"]): _answer(entries[question["id"]], question.get("value")) for question in questions}
+
+
+def _answer(entry: ResumeEntry, value: Any) -> Any:
+    kind = value.get("type") if isinstance(value, dict) else None
+    if entry.status == "cancelled":
+        return ABANDONED.get(str(kind))
+    payload = entry.payload
+    if kind != "tool_approval" or not isinstance(payload, dict) or not isinstance(payload.get("approved"), bool):
+        return payload
+    if not payload["approved"]:
+        reason = payload.get("reason")
+        return {"decisions": [{"type": "reject", **({"message": reason} if isinstance(reason, str) else {})}]}
+    if (args := payload.get("editedArgs")) is not None:
+        return {"decisions": [{"type": "edit", "edited_action": {"name": value.get("tool"), "args": args}}]}
+    return {"decisions": [{"type": "approve"}]}
+
+
+def changed_values(state: Any, known: dict[str, Any], accepted: Collection[str]) -> dict[str, Any]:
+    """Return the members of a client's ``state`` that the agent accepts as input and that the thread has otherwise."""
+    if not isinstance(state, dict):
+        return {}
+    missing = object()
+    return {name: value for name, value in state.items() if name in accepted and known.get(name, missing) != value}

@@ -1,0 +1,169 @@
+"""Messages of a thread as AG-UI shows them, and the other way: https://docs.ag-ui.com/spec/1.0/schema#message"""
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from app.base.errors import Invalid
+from app.protocols.ag_ui.structs import AGUIMessage, ToolCall
+from app.protocols.parts import text_in
+
+ROLES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant", "system": "system", "tool": "tool"}
+"""Role by type of a thread's message."""
+
+TYPES = {"user": "human", "assistant": "ai", "system": "system", "developer": "system", "tool": "tool"}
+"""Type of a thread's message by role; activities and reasoning are for people to look at."""
+
+_DATA_URL = re.compile(r"data:([^;,]*)(?:;[^,]*)?;base64,(.*)", re.DOTALL)
+
+
+def reasoning_id(message_id: str) -> str:
+    """Return the id of the reasoning in front of a message."""
+    return f"{message_id}-reasoning"
+
+
+def shown(messages: Iterable[Any]) -> list[dict[str, Any]]:
+    """Return ``messages``, as clients of LangGraph read them, as AG-UI shows them."""
+    return [one for message in messages if isinstance(message, dict) for one in _shown(message)]
+
+
+def _shown(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    role, message_id = ROLES.get(str(message.get("type"))), str(message.get("id") or "")
+    if role is None:
+        return
+    content = message.get("content")
+    found: dict[str, Any] = {"id": message_id, "role": role}
+    if role == "assistant":
+        reasoning = (message.get("additional_kwargs") or {}).get("reasoning_content")
+        if isinstance(reasoning, str) and reasoning:
+            yield {"id": reasoning_id(message_id), "role": "reasoning", "content": reasoning}
+        if text := text_in(content):
+            found["content"] = text
+        if calls := [_shown_call(call) for call in message.get("tool_calls") or ()]:
+            found["toolCalls"] = calls
+    elif role == "system":
+        found["content"] = text_in(content)
+    else:
+        found["content"] = shown_content(content)
+    if role == "tool":
+        found["toolCallId"] = str(message.get("tool_call_id") or "")
+        if message.get("status") == "error":
+            found["error"] = text_in(content) or "The tool failed."
+    if message.get("name") and role != "tool":
+        found["name"] = str(message["name"])
+    yield found
+
+
+def _shown_call(call: dict[str, Any]) -> dict[str, Any]:
+    arguments = msgspec.json.encode(call.get("args") or {}).decode()
+    function = {"name": str(call.get("name") or ""), "arguments": arguments}
+    return {"id": str(call.get("id") or ""), "type": "function", "function": function}
+
+
+def shown_content(content: Any) -> str | list[dict[str, Any]]:
+    """Return the content of a user's or a tool's message: text, or content parts if there is more than text."""
+    if isinstance(content, str):
+        return content
+    if not isinstance(content, list):
+        return "" if content is None else msgspec.json.encode(content).decode()
+    parts = [part for block in content if (part := _part_of(block)) is not None]
+    return parts if any(part["type"] != "text" for part in parts) else text_in(content)
+
+
+def _part_of(block: Any) -> dict[str, Any] | None:
+    """Return a content part, None for a block that AG-UI has no part for."""
+    if isinstance(block, str):
+        return {"type": "text", "text": block}
+    if not isinstance(block, dict):
+        return None
+    match block.get("type"):
+        case "text":
+            return {"type": "text", "text": str(block.get("text") or "")}
+        case "image_url":
+            image = block.get("image_url")
+            url = image.get("url") if isinstance(image, dict) else image
+            return {"type": "image", "source": _source_of(url)} if isinstance(url, str) else None
+        case "file":
+            file = block.get("file")
+            data = file.get("file_data") if isinstance(file, dict) else None
+            return {"type": "document", "source": _source_of(data)} if isinstance(data, str) else None
+        case _:
+            return None
+
+
+def _source_of(url: str) -> dict[str, Any]:
+    match = _DATA_URL.fullmatch(url)
+    if match is None:
+        return {"type": "url", "value": url}
+    return {"type": "data", "value": match[2], "mimeType": match[1] or "application/octet-stream"}
+
+
+def read(message: AGUIMessage, at: int) -> dict[str, Any]:
+    """Return ``message``, number ``at`` of its request, as a thread's message under the same id. Raises ``Invalid``."""
+    found: dict[str, Any] = {"type": TYPES[message.role], "id": message.id, "content": read_content(message.content)}
+    if message.name:
+        found["name"] = message.name
+    if message.role == "tool":
+        if not message.tool_call_id:
+            pointer = f"/messages/{at}/toolCallId"
+            raise Invalid(f"messages[{at}] answers no call: set toolCallId.", ((pointer, "is missing"),))
+        found["tool_call_id"] = message.tool_call_id
+        if message.error is not None:
+            found |= {"status": "error", "content": found["content"] or message.error}
+    if message.tool_calls:
+        found["tool_calls"] = [_read_call(call) for call in message.tool_calls]
+    return found
+
+
+def _read_call(call: ToolCall) -> dict[str, Any]:
+    try:
+        args = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
+    except msgspec.DecodeError:
+        args = {}
+    return {"type": "tool_call", "id": call.id, "name": call.function.name, "args": args}
+
+
+def read_content(content: Any) -> str | list[dict[str, Any]]:
+    """Return the content of a thread's message. Parts that models cannot take are left out."""
+    if isinstance(content, str):
+        return content
+    blocks = [block for part in content if (block := _block_of(part))] if isinstance(content, list) else []
+    texts = [block["text"] for block in blocks if block["type"] == "text"]
+    return "".join(texts) if len(texts) == len(blocks) else blocks
+
+
+def _block_of(part: Any) -> dict[str, Any] | None:
+    if not isinstance(part, dict):
+        return None
+    kind = part.get("type")
+    if kind == "text":
+        return {"type": "text", "text": part["text"]} if isinstance(part.get("text"), str) else None
+    url, media_type = _url_of(part)
+    if url is None:
+        return None
+    if kind == "image" or (kind == "binary" and media_type.startswith("image/")):
+        return {"type": "image_url", "image_url": {"url": url}}
+    return {"type": "file", "file": {"file_data": url}} if kind in {"document", "binary"} else None
+
+
+def _url_of(part: dict[str, Any]) -> tuple[str | None, str]:
+    """Return the address of a part's bytes and their media type; no address for a provider's own file.
+
+    ``binary`` parts, from before 1.0, have no ``source``.
+    """
+    source = part.get("source")
+    if not isinstance(source, dict):
+        source = {"type": "url" if "url" in part else "data", "value": part.get("url", part.get("data")), **part}
+    value, media_type = source.get("value"), str(source.get("mimeType") or "")
+    if not isinstance(value, str):
+        return None, media_type
+    match source.get("type"):
+        case "url":
+            return value, media_type
+        case "data" | "binary":
+            url = value if value.startswith(("http:", "https:", "data:")) else f"data:{media_type};base64,{value}"
+            return url, media_type
+        case _:
+            return None, media_type

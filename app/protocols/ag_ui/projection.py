@@ -1,0 +1,380 @@
+"""Project a run onto AG-UI's events: https://docs.ag-ui.com/spec/1.0/events
+
+The state is the thread's values without its messages, which have events of their own. A run begins with snapshots of
+both, for clients that missed something. What an earlier owner streamed and did not commit is taken back by a snapshot
+of the messages; numbers of events then jump, so that they stay the same for every reader.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol
+from uuid import UUID
+
+import msgspec
+
+from app.domain.events import Event, Interrupted, MessageDelta, Retracted, RunStarted, StepCommitted
+from app.domain.messages import Usage
+from app.domain.state import MESSAGES
+from app.protocols import parts
+from app.protocols.ag_ui.json_patch import diff
+from app.protocols.ag_ui.messages import reasoning_id, shown, shown_content
+from app.protocols.ag_ui.structs import PROTOCOL_VERSION
+from app.protocols.parts import Part, PartAssembler
+from app.protocols.projection import EPOCH_NUMBERS, ProjectedFrame
+from app.protocols.states import RunState
+
+ERROR_CODES = {RunState.ERROR: "failed", RunState.TIMEOUT: "timeout"}
+"""``code`` of ``RUN_ERROR`` by state, if the run itself names no error."""
+
+STOPPING = (
+    b'retry: 1000\ndata: {"type":"RUN_ERROR","code":"server_stopping",'
+    b'"message":"The server is stopping; the run goes on. Send the request again to follow it."}\n\n'
+)
+"""Ends a stream of a server that stops: without it, clients would take the run for complete."""
+
+APPROVAL_ANSWER = {
+    "type": "object",
+    "properties": {
+        "approved": {"type": "boolean"},
+        "editedArgs": {"type": "object", "description": "Arguments to call the tool with instead."},
+        "reason": {"type": "string", "description": "Why not, for the model."},
+    },
+    "required": ["approved"],
+}
+"""JSON Schema of the answer to an approval; LangChain's ``decisions`` are accepted too."""
+
+
+class StoredValues(Protocol):
+    """The values of a run's thread, as JSON; None if they are no longer kept."""
+
+    async def before(self) -> bytes | None:
+        """Return the values that the run started from; None if there were none."""
+        ...
+
+    async def at(self, checkpoint_id: UUID) -> bytes | None:
+        """Return the values at a checkpoint of the run."""
+        ...
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+class RunOnWire(NamedTuple):
+    """A run as AG-UI names it: ``thread`` and ``run`` are the client's ids. ``given``: the messages that it brings.
+
+    ``hidden``: its input has more than those, which the values show after its first step. ``legacy``: the reader is
+    older than 1.0.
+    """
+
+    run_id: UUID
+    thread: str
+    run: str
+    parent: str | None = None
+    given: Sequence[dict[str, Any]] = ()
+    hidden: bool = False
+    legacy: bool = False
+
+    @property
+    def protocol(self) -> tuple[Any, ...]:
+        """What readers that share a projection have in common."""
+        return ("ag-ui", self.thread, self.legacy)
+
+
+class _Restated(NamedTuple):
+    """Values to bring clients to: by snapshots, or by what has changed; ``messages``: with a snapshot of those."""
+
+    values: dict[str, Any]
+    snapshot: bool
+    messages: bool
+    given: Sequence[dict[str, Any]] = ()
+
+
+class AGUIProjection:
+    """Events of one run. Implements ``app.protocols.projection.PreparedProjection``."""
+
+    stopping = STOPPING
+    awaited: frozenset[type] = frozenset({RunStarted, StepCommitted, Interrupted, Retracted})
+
+    def __init__(self, run: RunOnWire, stored: StoredValues) -> None:
+        self._run = run
+        self._stored = stored
+        self._head = b"id: %b:" % str(run.run_id).encode()
+        self._assembler = PartAssembler()
+        self._number = -1
+        self._epoch = 0
+        self._begun = False
+        self._steps: dict[str, None] = {}
+        self._texts: dict[str, str] = {}
+        self._openings: dict[str, int] = {}
+        self._calls: dict[str, str] = {}
+        self._checkpoint: UUID | None = None
+        self._hidden = run.hidden
+        self._restated: _Restated | None = None
+        self._state: dict[str, Any] = {}
+        self._questions: list[dict[str, Any]] = []
+        self._failure: parts.RunFailed | None = None
+
+    async def prepare(self, event: Event) -> None:
+        """Load the thread's values if ``event`` needs them."""
+        match event:
+            case RunStarted() if not self._begun:
+                await self._load(snapshot=True, messages=True)
+            case StepCommitted():
+                self._checkpoint = UUID(event.checkpoint_id)
+                if self._hidden or _changes_state(event):
+                    await self._load(snapshot=False, messages=self._hidden)
+                self._hidden = False
+            case Interrupted():
+                self._checkpoint = UUID(event.checkpoint_id)
+                await self._load(snapshot=True, messages=True)
+            case Retracted():
+                await self._load(snapshot=False, messages=True)
+
+    async def _load(self, *, snapshot: bool, messages: bool) -> None:
+        """Load the values at the newest checkpoint; until the first one of the run, the input is still to come."""
+        if self._checkpoint is None:
+            values, given = await self._stored.before(), self._run.given
+        else:
+            values, given = await self._stored.at(self._checkpoint), ()
+            if values is None:
+                return
+        self._restated = _Restated(msgspec.json.decode(values or b"{}"), snapshot, messages, given)
+
+    def project(self, event: Event) -> Iterator[ProjectedFrame]:
+        """Return the frames of ``event``."""
+        if isinstance(event, MessageDelta):
+            if event.node not in self._steps:
+                yield self._frame(self._step_begins(event.node))
+        elif isinstance(event, StepCommitted):
+            for node, _ in event.outputs():
+                if node and node not in self._steps:
+                    yield self._frame(self._step_begins(node))
+        for part in self._assembler.parts(event):
+            if isinstance(part, parts.TextDelta):  # what most parts are
+                yield self._bytes(
+                    b'{"type":"TEXT_MESSAGE_CONTENT","messageId":%b,"delta":%b}'
+                    % (_encode(self._texts[part.message_id]), _encode(part.text))
+                )
+                continue
+            for found in self._events(part):
+                yield self._frame(found)
+        if isinstance(event, StepCommitted):
+            yield from map(self._frame, self._steps_end())
+        if self._restated is not None:
+            yield from map(self._frame, self._restate(self._restated))
+            self._restated = None
+
+    def _frame(self, event: dict[str, Any]) -> ProjectedFrame:
+        return self._bytes(_encode(event))
+
+    def _bytes(self, event: bytes) -> ProjectedFrame:
+        self._number += 1
+        return ProjectedFrame(self._number, self._head + b"%d\ndata: %b\n\n" % (self._number, event))
+
+    def _step_begins(self, node: str) -> dict[str, Any]:
+        self._steps[node] = None
+        return {"type": "STEP_STARTED", "stepName": node}
+
+    def _steps_end(self) -> Iterator[dict[str, Any]]:
+        for node in self._steps:
+            yield {"type": "STEP_FINISHED", "stepName": node}
+        self._steps.clear()
+
+    def _restate(self, to: _Restated) -> Iterator[dict[str, Any]]:
+        """Return the events that bring a client to what was loaded."""
+        values = to.values
+        stored = values.pop(MESSAGES, None)
+        snapshot = {"type": "STATE_SNAPSHOT", "snapshot": values}
+        if to.snapshot:
+            yield snapshot
+        elif operations := list(diff(self._state, values)):
+            delta = {"type": "STATE_DELTA", "delta": operations}
+            yield delta if len(_encode(delta)) < len(_encode(snapshot)) else snapshot
+        self._state = values
+        if to.messages:
+            messages = shown(stored if isinstance(stored, list) else ())
+            known = {message["id"] for message in messages}
+            messages += [message for message in to.given if message["id"] not in known]
+            yield {"type": "MESSAGES_SNAPSHOT", "messages": messages}
+
+    def _events(self, part: Part) -> Iterator[dict[str, Any]]:
+        match part:
+            case parts.RunBegins():
+                self._epoch += 1
+                yield from self._begin()
+            case parts.MessagesRetracted():
+                yield from self._retracted(part)
+            case parts.CustomValue():
+                yield {"type": "CUSTOM", "name": "agent-service:custom", "value": part.data}
+            case parts.QuestionsAsked():
+                self._questions = part.questions
+            case parts.RunFailed():
+                self._failure = part
+            case parts.RunEnds():
+                yield from self._end(part)
+            case parts.ToolCallStart() | parts.ToolCallDelta() | parts.ToolCallEnd() | parts.ToolResult():
+                yield from self._tool_call(part)
+            case _:
+                yield from self._content(part)
+
+    def _begin(self) -> Iterator[dict[str, Any]]:
+        if not self._begun:
+            self._begun = True
+            yield run_started(self._run)
+
+    def _retracted(self, part: parts.MessagesRetracted) -> Iterator[dict[str, Any]]:
+        yield from self._steps_end()
+        self._number = max(self._number, self._epoch * EPOCH_NUMBERS)
+        self._calls = {call: message for call, message in self._calls.items() if message not in part.message_ids}
+
+    def _content(self, part: Part) -> Iterator[dict[str, Any]]:
+        match part:
+            case parts.TextStart():
+                wire = self._opened(part.message_id)
+                yield {"type": "TEXT_MESSAGE_START", "messageId": wire, "role": "assistant"}
+            case parts.TextEnd():
+                yield {"type": "TEXT_MESSAGE_END", "messageId": self._texts.pop(part.message_id)}
+            case parts.ReasoningStart():
+                wire = self._opened(reasoning_id(part.message_id))
+                yield {"type": "REASONING_START", "messageId": wire}
+                yield {"type": "REASONING_MESSAGE_START", "messageId": wire, "role": "reasoning"}
+            case parts.ReasoningDelta():
+                wire = self._texts[reasoning_id(part.message_id)]
+                yield {"type": "REASONING_MESSAGE_CONTENT", "messageId": wire, "delta": part.text}
+            case parts.ReasoningEnd():
+                wire = self._texts.pop(reasoning_id(part.message_id))
+                yield {"type": "REASONING_MESSAGE_END", "messageId": wire}
+                yield {"type": "REASONING_END", "messageId": wire}
+
+    def _opened(self, message_id: str) -> str:
+        """Return the id on the wire of a text that begins: ids are used once, also if a message says two texts."""
+        count = self._openings[message_id] = self._openings.get(message_id, 0) + 1
+        wire = self._texts[message_id] = message_id if count == 1 else f"{message_id}-{count}"
+        return wire
+
+    def _tool_call(self, part: Part) -> Iterator[dict[str, Any]]:
+        match part:
+            case parts.ToolCallStart():
+                self._calls[part.call_id] = part.message_id
+                yield {
+                    "type": "TOOL_CALL_START",
+                    "toolCallId": part.call_id,
+                    "toolCallName": part.name,
+                    "parentMessageId": part.message_id,
+                }
+            case parts.ToolCallDelta():
+                yield {"type": "TOOL_CALL_ARGS", "toolCallId": part.call_id, "delta": part.args}
+            case parts.ToolCallEnd():
+                if not part.args:
+                    yield {"type": "TOOL_CALL_ARGS", "toolCallId": part.call_id, "delta": "{}"}
+                yield {"type": "TOOL_CALL_END", "toolCallId": part.call_id}
+            case parts.ToolResult():
+                self._calls.pop(part.call_id, None)
+                yield {
+                    "type": "TOOL_CALL_RESULT",
+                    "messageId": part.message_id,
+                    "toolCallId": part.call_id,
+                    "content": shown_content(part.content),
+                    "role": "tool",
+                }
+
+    def _end(self, part: parts.RunEnds) -> Iterator[dict[str, Any]]:
+        yield from self._begin()
+        yield from self._steps_end()
+        ending: dict[str, Any] = {}
+        match part.state:
+            case RunState.ERROR | RunState.TIMEOUT:
+                failure = self._failure
+                ending = run_error(
+                    "The run did not end in time." if failure is None else failure.message,
+                    ERROR_CODES[part.state] if failure is None else failure.error,
+                )
+            case RunState.ASKING:
+                ending = run_finished(self._run, interrupted(self._questions))
+            case RunState.CANCELLED:
+                ending = run_finished(self._run, {"type": "cancelled"})
+            case _:
+                pending = {"pendingToolCallIds": list(self._calls)} if self._calls and not self._run.legacy else {}
+                ending = run_finished(self._run, {"type": "success", **pending})
+        if part.usage.total_tokens:
+            ending["usage"] = [usage_of(part.usage)]
+        yield ending
+
+
+def _changes_state(event: StepCommitted) -> bool:
+    """Whether a step may have changed more than messages; its output is not known if it was too large for the log."""
+    outputs = event.outputs()
+    if len(outputs) == 1 and bytes(outputs[0][1]) == b"{}":
+        return True
+    for _, update in outputs:
+        try:
+            channels = msgspec.json.decode(update, type=dict[str, msgspec.Raw])
+        except msgspec.ValidationError:
+            continue  # a node without an update of channels
+        if channels.keys() - {MESSAGES}:
+            return True
+    return False
+
+
+def run_started(run: RunOnWire) -> dict[str, Any]:
+    """Return the first event of a run."""
+    event: dict[str, Any] = {"type": "RUN_STARTED", "threadId": run.thread, "runId": run.run}
+    if not run.legacy:
+        event["protocolVersion"] = PROTOCOL_VERSION
+    if run.parent:
+        event["parentRunId"] = run.parent
+    return event
+
+
+def run_finished(run: RunOnWire, outcome: dict[str, Any]) -> dict[str, Any]:
+    """Return the last event of a run that did not fail."""
+    event: dict[str, Any] = {"type": "RUN_FINISHED", "threadId": run.thread, "runId": run.run}
+    if not (run.legacy and outcome["type"] == "cancelled"):  # clients from before 1.0 know no such outcome
+        event["outcome"] = outcome
+    return event
+
+
+def run_error(message: str, code: str) -> dict[str, Any]:
+    """Return the last event of a run that failed, or the only one of a request that was refused."""
+    return {"type": "RUN_ERROR", "message": message, "code": code}
+
+
+def interrupted(questions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the outcome of a run that waits for people."""
+    return {"type": "interrupt", "interrupts": [_interrupt(question) for question in questions]}
+
+
+def _interrupt(question: dict[str, Any]) -> dict[str, Any]:
+    value = question.get("value")
+    members = value if isinstance(value, dict) else {}
+    kind = members.get("type")
+    reason = {"tool_approval": "tool_call", "tool_review": "confirmation"}.get(str(kind), "input_required")
+    found: dict[str, Any] = {"id": question["id"], "reason": reason, "metadata": {"value": value}}
+    if message := _prompt(value):
+        found["message"] = message
+    if members.get("call_id"):
+        found["toolCallId"] = members["call_id"]
+    schema = question.get("response_schema")
+    if not isinstance(schema, dict) and reason == "tool_call":
+        schema = APPROVAL_ANSWER
+    if isinstance(schema, dict):
+        found["responseSchema"] = schema
+    return found
+
+
+def _prompt(value: Any) -> str | None:
+    """Return the sentence of a question for the person who answers."""
+    if isinstance(value, str):
+        return value
+    if not isinstance(value, dict):
+        return None
+    requests = value.get("action_requests")
+    if isinstance(requests, list) and requests and isinstance(requests[0], dict):
+        value = requests[0]
+    texts = [value.get(name) for name in ("description", "question", "message", "problem")]
+    return next((text for text in texts if isinstance(text, str) and text), None)
+
+
+def usage_of(usage: Usage) -> dict[str, Any]:
+    """Return token counts in AG-UI's names."""
+    total = usage.input_tokens + usage.output_tokens
+    return {"inputTokens": usage.input_tokens, "outputTokens": usage.output_tokens, "totalTokens": total}

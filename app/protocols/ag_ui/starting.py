@@ -1,0 +1,220 @@
+"""Start the run that a request asks for, once for each ``runId``, and name it as its client does."""
+
+import asyncio
+import hashlib
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from app.base.errors import Invalid, NotFound, Unavailable
+from app.base.offload import offload
+from app.engine.structs import CommandBody, ConfigBody, Run, RunCreate
+from app.features.access.idempotency import MAX_KEY_LENGTH
+from app.features.runs.service import RunService
+from app.features.threads.structs import HistoryQuery
+from app.infra.http.query_params import AnyRequest
+from app.protocols.ag_ui.inbound import Thread, changed_values, turn_of
+from app.protocols.ag_ui.messages import shown
+from app.protocols.ag_ui.projection import AGUIProjection, RunOnWire
+from app.protocols.ag_ui.structs import RunAgentInput
+from app.protocols.gateway import OBSERVABLE, ProtocolGateway
+from app.protocols.threads import thread_id_of
+from app.security.access.structs import Principal
+from app.security.idempotency.structs import IdempotencyKey
+
+RUN_ID = "ag_ui_run_id"
+PARENT_RUN_ID = "ag_ui_parent_run_id"
+"""Members of a run's metadata: ids by which an AG-UI client names the run and the one that it came from."""
+
+RUNS_PAGE = 100
+
+RETRY_DELAY = 0.5
+"""Seconds between retries while the database is unavailable."""
+
+CONFIGURABLE = "ag_ui"
+"""Member of a run's ``configurable`` with what applications pass: ``context`` and ``forwardedProps``."""
+
+
+class Started(NamedTuple):
+    """A run of a request, and its thread."""
+
+    thread_id: UUID
+    run: RunOnWire
+
+    def projection(self, gateway: ProtocolGateway, principal: Principal) -> AGUIProjection:
+        """Return a projection of the run."""
+        return AGUIProjection(self.run, _StoredValues(gateway.runs, principal, self.thread_id, self.run.run_id))
+
+
+class _StoredValues(NamedTuple):
+    """Implements ``app.protocols.ag_ui.projection.StoredValues``."""
+
+    runs: RunService
+    principal: Principal
+    thread_id: UUID
+    run_id: UUID
+
+    async def before(self) -> bytes | None:
+        return await self._patiently(lambda: self.runs.values_before(self.principal, self.run_id))
+
+    async def at(self, checkpoint_id: UUID) -> bytes | None:
+        run = self.thread_id, self.run_id
+        return await self._patiently(lambda: self.runs.values(self.principal, run, checkpoint_id))
+
+    async def _patiently(self, load: Callable[[], AbstractAsyncContextManager[bytes | None]]) -> bytes | None:
+        """Return what is loaded; wait while the database is unavailable, unless the server stops."""
+        while True:
+            try:
+                async with load() as values:
+                    return values
+            except Unavailable:
+                self.runs.check_open()
+                await asyncio.sleep(RETRY_DELAY)
+
+
+def on_wire(run: Run, thread: str, *, legacy: bool) -> RunOnWire:
+    """Return ``run`` as clients of AG-UI name it, which call its thread ``thread``."""
+    metadata = run.metadata if isinstance(run.metadata, dict) else {}
+    name, parent = str(metadata.get(RUN_ID) or run.run_id), metadata.get(PARENT_RUN_ID)
+    given, hidden = _given(msgspec.json.decode(run.kwargs).get("input"))
+    return RunOnWire(run.run_id, thread, name, parent, given, hidden, legacy)
+
+
+def _given(run_input: Any) -> tuple[list[dict[str, Any]], bool]:
+    """Return the messages of an input that have ids, as AG-UI shows them, and whether it has more than those."""
+    if run_input is None:
+        return [], False
+    messages = run_input.get("messages") if isinstance(run_input, dict) else None
+    if not isinstance(messages, list):
+        return [], True
+    named = [one for one in messages if isinstance(one, dict) and one.get("id")]
+    return shown(named), len(named) < len(messages) or len(run_input) > 1
+
+
+async def start(
+    gateway: ProtocolGateway, principal: Principal, assistant: str, data: RunAgentInput, request: AnyRequest
+) -> Started:
+    """Start the run that ``data`` asks for; a repeated request finds it again.
+
+    Raises ``RunRefused`` if the thread does not allow it now, and what ``RunService.create`` raises.
+    """
+    thread_id = thread_id_of(principal, data.thread_id)
+    key = await _key(principal, thread_id, data, request)
+    replayed = await gateway.runs.replayed(principal, key)
+    if replayed is not None:
+        run = await gateway.runs.get(principal, thread_id, replayed.run_id)
+        return Started(thread_id, on_wire(run, data.thread_id, legacy=data.is_legacy))
+    body = await _body(gateway, principal, assistant, data, thread_id)
+    given, hidden = _given(body.input)  # before it is encoded, which releases it
+    try:
+        run_id = (await gateway.runs.create(principal, thread_id, body, key)).run_id
+    except Invalid as error:
+        raise _named_agent(error, assistant, gateway) from error
+    named = RunOnWire(run_id, data.thread_id, data.run_id, data.parent_run_id, given, hidden, data.is_legacy)
+    return Started(thread_id, named)
+
+
+async def _key(principal: Principal, thread_id: UUID, data: RunAgentInput, request: AnyRequest) -> IdempotencyKey:
+    """Return the idempotency key of a run: its ``runId``, on its thread. Raises ``Invalid``."""
+    if not 1 <= len(data.run_id) <= MAX_KEY_LENGTH or not data.run_id.isprintable():
+        raise Invalid(
+            f"runId must have 1 to {MAX_KEY_LENGTH} printable characters, a UUID for example.",
+            (("/runId", "is not a valid id"),),
+        )
+    body = await request.body()
+    fingerprint = await offload(len(body), hashlib.sha256, body)
+    route = f"AG-UI {thread_id}" + ("" if principal.rules is None else f" {principal.user_id}")
+    return IdempotencyKey(route, data.run_id, fingerprint.digest())
+
+
+async def _body(
+    gateway: ProtocolGateway, principal: Principal, assistant: str, data: RunAgentInput, thread_id: UUID
+) -> RunCreate:
+    thread = await thread_of(gateway, principal, thread_id)
+    turn = turn_of(data, thread)
+    metadata = {"protocol": "ag-ui", RUN_ID: data.run_id}
+    if data.parent_run_id:
+        metadata[PARENT_RUN_ID] = data.parent_run_id
+    work: dict[str, Any]
+    if turn.answers is not None:
+        work = {"command": CommandBody(resume=turn.answers)}
+    elif turn.after is not None:
+        work = {"checkpoint_id": str(await _input_of(gateway, principal, thread_id, turn.after, before=False))}
+    else:
+        values = await _changed(gateway, principal, assistant, data, thread)
+        work = {"input": {**values, "messages": list(turn.messages)}}
+        if turn.before is not None:
+            work["checkpoint_id"] = str(await _input_of(gateway, principal, thread_id, turn.before, before=True))
+    return RunCreate(
+        assistant_id=assistant,
+        stream_mode=OBSERVABLE,
+        if_not_exists="create",
+        metadata=metadata,
+        config=_config(data),
+        **work,
+    )
+
+
+def _config(data: RunAgentInput) -> ConfigBody | None:
+    context = [{"description": entry.description, "value": entry.value} for entry in data.context or ()]
+    passed = {"context": context} if context else {}
+    if data.forwarded_props:
+        passed["forwardedProps"] = data.forwarded_props
+    return ConfigBody(configurable={CONFIGURABLE: passed}) if passed else None
+
+
+async def thread_of(gateway: ProtocolGateway, principal: Principal, thread_id: UUID) -> Thread:
+    """Return a thread as requests are compared with it; an empty one if it does not exist yet."""
+    try:
+        return Thread.of(await gateway.threads.state(principal, thread_id))
+    except NotFound:
+        return Thread()
+
+
+async def _changed(
+    gateway: ProtocolGateway, principal: Principal, assistant: str, data: RunAgentInput, thread: Thread
+) -> dict[str, Any]:
+    """Return what the client has changed of the state, as far as the agent takes it as input."""
+    if not data.state:
+        return {}
+    agent, _ = await gateway.assistants.agent(principal, assistant)
+    accepted = (agent.schemas().get("input_schema") or {}).get("properties") or {}
+    return changed_values(data.state, thread.values, accepted.keys() - {"messages"})
+
+
+async def _input_of(
+    gateway: ProtocolGateway, principal: Principal, thread_id: UUID, message_id: str, *, before: bool
+) -> UUID:
+    """Return the checkpoint with the input of the run that brought a message, or the one ``before``.
+
+    Raises ``NotFound``.
+    """
+    run = await _run_that_brought(gateway, principal, thread_id, message_id)
+    metadata = {"run_id": str(run.run_id), "source": "input"}
+    states, _ = await gateway.threads.history(principal, thread_id, HistoryQuery(limit=1, metadata=metadata))
+    found = states[0] if states else None
+    checkpoint_id = None if found is None else found.parent_checkpoint_id if before else found.checkpoint_id
+    if checkpoint_id is None:
+        raise NotFound("The checkpoint before that message is no longer kept: send it as a new message.")
+    return checkpoint_id
+
+
+async def _run_that_brought(gateway: ProtocolGateway, principal: Principal, thread_id: UUID, message_id: str) -> Run:
+    offset: int | None = 0
+    while offset is not None:
+        runs, _ = await gateway.runs.list(principal, thread_id, status=None, limit=RUNS_PAGE, offset=offset)
+        for run in runs:
+            if any(message["id"] == message_id for message in _given(msgspec.json.decode(run.kwargs).get("input"))[0]):
+                return run
+        offset = offset + len(runs) if runs else None
+    raise NotFound("No run of this thread brought that message under its id: send it as a new one.")
+
+
+def _named_agent(error: Invalid, assistant: str, gateway: ProtocolGateway) -> Exception:
+    """Return the error of an unknown agent, if ``error`` is about it."""
+    if not any(pointer == "/assistant_id" for pointer, _ in error.errors):
+        return error
+    return NotFound(f"The agent {assistant[:200]!r} does not exist. Agents: {', '.join(gateway.assistants.names())}.")
