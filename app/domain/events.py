@@ -46,6 +46,7 @@ class MessageDelta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True,
     """A chunk of the message ``message_id`` streamed by the model: provisional until its step commits.
 
     ``tool_call`` is ``{"index", "id", "name", "args"}`` with ``args`` a chunk of JSON text; ``last`` closes it.
+    ``namespace``: path of the subgraph that streams it, joined by ``|``; empty for the agent itself.
     """
 
     message_id: str
@@ -55,14 +56,16 @@ class MessageDelta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True,
     reasoning: str = ""
     tool_call: dict[str, Any] | None = None
     last: bool = False
+    namespace: str = ""
 
 
-class MessageAdded(msgspec.Struct, frozen=True, tag="message"):
-    """A whole message that was not streamed in chunks (a tool's result), as JSON."""
+class MessageAdded(msgspec.Struct, frozen=True, tag="message", omit_defaults=True):
+    """A whole message that was not streamed in chunks (a tool's result), as JSON; ``namespace`` as of its chunks."""
 
     node: str
     step: int
     message: msgspec.Raw
+    namespace: str = ""
 
 
 class Custom(msgspec.Struct, frozen=True, tag="custom"):

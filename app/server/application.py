@@ -17,6 +17,7 @@ from app.infra.telemetry.logs import set_up
 from app.infra.telemetry.prometheus_page import MetricsPage
 from app.infra.telemetry.shared_buffer import MetricsBuffers
 from app.infra.telemetry.trace_context import request, run_id
+from app.protocols.langgraph_v2.websocket import WebSocketBridge
 from app.server.asgi import behind_names, layers
 from app.server.composition.services import build
 from app.server.granian_internals import connections
@@ -69,7 +70,7 @@ class WorkerService:
         self._lifespan = Lifespan(self._services)
         self._services.health.watchdog.on_give_up = _leave
         self._services.telemetry.loop_lag.also(self._count_dropped)
-        self.asgi = layers(self._services)
+        self.asgi = WebSocketBridge(layers(self._services))
         self.metrics = behind_names(MetricsApp(self._services.telemetry.metrics_page), self._services)
 
     async def open(self) -> None:

@@ -51,7 +51,7 @@ class GranianServer(Server):
             interface=Interfaces.ASGINL,
             http=HTTPModes.http1,
             http1_settings=HTTP1Settings(header_read_timeout=IDLE_SECONDS * 1000),
-            websockets=False,
+            websockets=True,
             backlog=BACKLOG,
             backpressure=connections(),
             log_level=LogLevels.error,

@@ -1,6 +1,7 @@
 """LangGraph's protocol v2 through ``langgraph_sdk``, against a real server."""
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,6 +10,8 @@ import httpx
 import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
+from websockets.asyncio.client import connect
+from websockets.exceptions import InvalidStatus
 
 from tests.journeys.conftest import Served, contents
 
@@ -161,3 +164,42 @@ async def test_states_are_read_forked_and_injected_into(client: LangGraphClient)
     assert contents(state["values"]) == ["other", "echo: other", "more", "echo: more"]
     tree = (await result("agent.getTree"))["tree"]
     assert (tree["status"], tree["graph_name"], tree["namespace"]) == ("completed", "echo", [])
+
+
+async def test_a_websocket_is_a_client_of_the_same_routes(client: LangGraphClient, steered: Served) -> None:
+    async with (
+        asyncio.timeout(30),
+        client.threads.stream(assistant_id="careful", transport="websocket") as thread,
+    ):
+        await thread.run.start(input=SUM)
+        assert [snapshot async for snapshot in thread.values]
+        assert thread.interrupted
+        await thread.run.respond(True)
+        assert "84" in contents(await thread.output)
+        thread_id = thread.thread_id
+    address = f"{steered.base.replace('http', 'ws')}/threads/{thread_id}/stream"
+    replayed = await events_of(client, thread_id)
+    async with asyncio.timeout(30), connect(address) as socket:
+
+        async def ask(method: str, **params: Any) -> Any:
+            await socket.send(json.dumps({"id": 1, "method": method, "params": params}))
+            while "id" not in (answer := json.loads(await socket.recv())):
+                pass
+            return answer
+
+        assert (await ask("state.get", keys=["messages"]))["result"]["values"]["messages"]
+        assert (await ask("nothing"))["error"] == "unknown_command"
+        assert (await ask("subscription.subscribe", channels=["nothing"]))["error"] == "invalid_argument"
+        await socket.send(b"oops")
+        assert json.loads(await socket.recv())["error"] == "invalid_argument"
+        subscribed = (await ask("subscription.subscribe", channels=ALL, since=replayed[3]["seq"]))["result"]
+        assert [json.loads(await socket.recv()) for _ in replayed[4:]] == replayed[4:]
+        ended = {"subscription_id": subscribed["subscription_id"]}
+        assert (await ask("subscription.reconnect", run_id="", subscriptions=list(ended.values())))["result"][
+            "restored"
+        ]
+        assert (await ask("subscription.unsubscribe", **ended))["type"] == "success"
+        assert (await ask("subscription.unsubscribe", **ended))["error"] == "no_such_subscription"
+    for refused in (address.replace(thread_id, str(uuid.uuid4())), address.replace("/threads", "/others")):
+        with pytest.raises(InvalidStatus):
+            await connect(refused)

@@ -185,10 +185,11 @@ class GraphSession:
                         reasoning=output.reasoning,
                         tool_call=output.call,
                         last=output.last,
+                        namespace="|".join(output.namespace),
                     )
                 )
             case "message":
-                emit(MessageAdded(output.node, output.step, msgspec.Raw(output.data)))
+                emit(MessageAdded(output.node, output.step, msgspec.Raw(output.data), "|".join(output.namespace)))
             case "custom":
                 emit(Custom(msgspec.Raw(output.data)))
             case _:

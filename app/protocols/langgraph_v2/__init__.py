@@ -7,6 +7,7 @@ Source: the package ``langchain-protocol`` (MIT); https://docs.langchain.com/lan
 - ``threads``: the events of all runs of a thread, one after the other
 - ``projection``: a run's events as events of the protocol
 - ``content``: messages as content blocks, and tool calls
+- ``websocket``: WebSocket connections, as clients of these routes
 - ``channels``: what a client subscribes to
 - ``structs``: wire shapes
 """

@@ -10,7 +10,7 @@ from app.domain.messages import Usage
 from app.protocols import parts
 from app.protocols.parts import Part, PartAssembler
 
-WITHDRAWN = "This message was not stored before its server stopped; another one follows in its place."
+WITHDRAWN = "This was not stored before its server stopped: it begins again."
 
 MESSAGES = "messages"
 TOOLS = "tools"

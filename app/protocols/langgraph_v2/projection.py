@@ -30,7 +30,7 @@ from app.engine.streams.modes.steps import StepsView
 from app.engine.streams.modes.view import ViewFrame
 from app.features.runs.run_views import StoredValues
 from app.protocols.langgraph_v2.channels import ROOT, Topic
-from app.protocols.langgraph_v2.content import ContentAssembler, encode
+from app.protocols.langgraph_v2.content import WITHDRAWN, ContentAssembler, encode
 from app.protocols.projection import ProjectedFrame
 from app.protocols.states import RunState, state_of
 
@@ -99,8 +99,8 @@ class ThreadProjection:
 
     def project(self, event: Event) -> Iterator[ProjectedFrame]:
         """Return the events of ``event``."""
-        if isinstance(event, MessageDelta):
-            yield from self._said(event)
+        if isinstance(event, MessageDelta | MessageAdded):
+            yield from self._message(event)
             return
         move = getattr(event, "move", None)
         if move is not None and move.at:
@@ -115,8 +115,6 @@ class ThreadProjection:
                 yield from self._tasks(event, event.checkpoint_id)
             case StepCommitted():
                 yield from self._committed(event)
-            case MessageAdded():
-                yield from self._said(event)
             case Custom():
                 yield self._custom(ROOT, msgspec.json.decode(event.data))
             case SubgraphOutput():
@@ -124,8 +122,9 @@ class ThreadProjection:
             case Interrupted():
                 yield from self._interrupted(event)
             case Retracted():
+                yield from self._said(event)  # a replay has none of these, so they come before the jump
+                yield from self._close_subgraphs("failed", error=WITHDRAWN)
                 self._jump()
-                yield from self._said(event)
             case Failed():
                 self._error = event.message or event.error
                 yield from self._said(event)
@@ -152,6 +151,14 @@ class ThreadProjection:
         content = self._content if not namespace else self._subgraphs[namespace]
         for channel, data in content.said(event):
             yield self._frame(Topic(channel, namespace), data)
+
+    def _message(self, event: MessageDelta | MessageAdded) -> Iterator[ProjectedFrame]:
+        if not event.namespace:
+            yield from self._said(event)
+            return
+        namespace = tuple(event.namespace.split("|"))
+        yield from self._open_subgraph(namespace)
+        yield from self._said(event, namespace)
 
     def _jump(self) -> None:
         """Leave out the numbers of what an owner may have streamed and not committed."""
@@ -202,7 +209,7 @@ class ThreadProjection:
         yield from self._close_subgraphs("completed")
         yield from self._said(event)
         for node, update in event.outputs():
-            if update != b"{}":
+            if bytes(update) != b"{}":
                 yield self._frame(Topic("updates"), b'{"node":%b,"values":%b}' % (encode(node), update))
         ended, started = _split(list(self._steps.render(event, values := StoredValues(UUID(event.checkpoint_id)))))
         for frame in ended:

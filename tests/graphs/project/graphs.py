@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any, TypedDict
 
 from langchain.agents import create_agent
-from langchain_core.language_models.fake_chat_models import GenericFakeChatModel
+from langchain_core.language_models.fake_chat_models import FakeMessagesListChatModel, GenericFakeChatModel
 from langchain_core.messages import AIMessage
 from langchain_core.runnables import RunnableConfig
 from langgraph.config import get_stream_writer
@@ -213,7 +213,7 @@ def weather(city: str) -> str:
     return f"sunny in {city}"
 
 
-class Scripted(GenericFakeChatModel):
+class Scripted(FakeMessagesListChatModel):
     """A model that asks for a tool once, then answers."""
 
     def bind_tools(self, tools: Any, **options: Any) -> "Scripted":
@@ -222,9 +222,7 @@ class Scripted(GenericFakeChatModel):
 
 def agent() -> Any:
     call = {"name": "weather", "args": {"city": "Bonn"}, "id": "call-1"}
-    return create_agent(
-        Scripted(messages=iter([AIMessage("", tool_calls=[call]), AIMessage("It is sunny.")])), [weather]
-    )
+    return create_agent(Scripted(responses=[AIMessage("", tool_calls=[call]), AIMessage("It is sunny.")]), [weather])
 
 
 class Opaque(TypedDict, total=False):
