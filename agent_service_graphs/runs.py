@@ -19,7 +19,7 @@ from agent_service_graphs.documents import CannotStore
 from agent_service_graphs.loading import Graph, GraphSource
 from agent_service_graphs.projection import json_of, value_of
 from agent_service_graphs.saver import RunSaver
-from agent_service_graphs.store import EngineStore
+from agent_service_graphs.store import EmptyStore, EngineStore
 from agent_service_graphs.stream import message_reports, usage_of
 from agent_service_graphs.threads import ThreadStore
 from agent_service_graphs.wire import Connection
@@ -65,7 +65,7 @@ def server_runtime(access: Any, user: User | None, store: Any, context: Any = No
 
     if access == "threads.create_run":
         return sdk._ExecutionRuntime(access_context="threads.create_run", user=user, store=store, context=context)  # noqa: SLF001
-    return sdk._ReadRuntime(access_context=access, user=user, store=store)  # noqa: SLF001  the types have no public name
+    return sdk._ReadRuntime(access_context=access, user=user, store=store or EmptyStore())  # noqa: SLF001  the types have no public name
 
 
 def goto_of(target: Any) -> Any:

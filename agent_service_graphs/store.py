@@ -49,6 +49,21 @@ class EngineStore(BaseStore):
         return [_result(one, answer) for one, answer in zip(every, answers, strict=True)]
 
 
+class EmptyStore(BaseStore):
+    """The store of a factory that is called for no run, to describe or draw its graph: empty, and read-only."""
+
+    def batch(self, ops: Iterable[Op]) -> list[Result]:
+        """Do ``ops``. Raises ``RuntimeError`` for a write."""
+        every = list(ops)
+        if any(isinstance(op, PutOp) for op in every):
+            raise RuntimeError("A factory may write to the store during a run only: check runtime.execution_runtime.")
+        return [None if isinstance(op, GetOp) else [] for op in every]
+
+    async def abatch(self, ops: Iterable[Op]) -> list[Result]:
+        """Do ``ops`` as ``batch`` does."""
+        return self.batch(ops)
+
+
 def _request(op: Op) -> dict[str, Any]:
     if isinstance(op, GetOp):
         return {"do": "get", "namespace": op.namespace, "key": op.key, "refresh_ttl": op.refresh_ttl}

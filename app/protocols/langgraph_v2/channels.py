@@ -31,6 +31,8 @@ class Subscription:
         self._namespaces = [tuple(one) for one in namespaces] if namespaces else None
         self._depth = depth
         self._known: dict[Topic, bool] = {}
+        self.only_control = self._channels <= {"lifecycle", "input"}
+        """Whether it selects nothing that runs say."""
 
     @classmethod
     def of(cls, request: StreamRequest) -> "Subscription":

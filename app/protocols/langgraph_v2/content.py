@@ -46,6 +46,7 @@ class ContentAssembler:
         self._open: dict[str, _OpenMessage] = {}
         self._calls: dict[str, str] = {}  # message and name of each call that is being streamed
         self._called: set[str] = set()
+        self._made: dict[str, parts.ToolCallEnd] = {}  # calls that have not started
 
     def said(self, event: Event) -> Iterator[tuple[str, bytes]]:
         """Yield what ``event`` says, as (channel, data)."""
@@ -71,6 +72,8 @@ class ContentAssembler:
                 if (data := self._block(part)) is not None:
                     yield MESSAGES, data
             case parts.ToolCallDelta() | parts.ToolCallEnd():
+                if isinstance(part, parts.ToolCallEnd):
+                    self._made[part.call_id] = part
                 if (data := self._call_block(part)) is not None:
                     yield MESSAGES, data
             case parts.MessageDone():
@@ -143,9 +146,14 @@ class ContentAssembler:
                 yield TOOLS, _tool("tool-started", call_id, tool_name=str(call.get("name") or ""), input=call["args"])
 
     def _result(self, part: parts.ToolResult) -> Iterator[tuple[str, dict[str, Any]]]:
-        if part.call_id not in self._called:  # made by an earlier run, which asked a person first
+        if part.call_id not in self._called:  # made in the same step, or by an earlier run, which asked a person first
             self._called.add(part.call_id)
-            yield TOOLS, _tool("tool-started", part.call_id, tool_name=part.name)
+            made = self._made.get(part.call_id)
+            given = {} if made is None else {"input": _call(made)["args"]}
+            yield (
+                TOOLS,
+                _tool("tool-started", part.call_id, tool_name=part.name or (made.name if made else ""), **given),
+            )
         if part.failed:
             yield TOOLS, _tool("tool-error", part.call_id, message=parts.text_in(part.content) or "The tool failed.")
             return

@@ -1,5 +1,6 @@
 """The events of all runs of a thread, one after the other, without gaps or duplicates."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from uuid import UUID
@@ -12,6 +13,10 @@ from app.security.access.structs import Principal
 
 REPLAYED_RUNS = 20
 """Runs, the newest one included, that a stream without a position begins with."""
+
+CATCH_UP_SECONDS = 0.5
+"""A stream of lifecycle and input alone tells of a question so much later: ``langgraph_sdk`` ends the iterators of its
+other stream on such news, whatever that one has yet to bring."""
 
 OPENED = b": open\r\n\r\n"
 """Begins a stream at once: clients wait for its headers before they go on."""
@@ -56,6 +61,11 @@ class ThreadEvents:
         for frame in frames:
             if not isinstance(frame.topic, Topic) or not subscription.wants(frame.topic):
                 continue
+            if frame.topic.channel == "input" and subscription.only_control:
+                if small:
+                    yield b"".join(small)
+                    small = []
+                await asyncio.sleep(CATCH_UP_SECONDS)
             if frame.late is None:
                 small.append(frame.data)
                 continue
