@@ -3,6 +3,7 @@
 - ``config``: the agents file
 - ``functions``: agents that are Python functions with durable steps
 - ``langgraph``: LangGraph graphs as agents
+- ``mcp``: tools of MCP servers
 - ``tool_loop``: the built-in agent: model, tools, repeat. It reaches neither network nor database
 - ``tools``: tools of agents
 - ``catalog``: build the agents of this process from the agents file

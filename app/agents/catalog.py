@@ -1,10 +1,14 @@
 """Build the agents of this process from the agents file."""
 
 from collections.abc import Mapping, Sequence
-from typing import Protocol
+from typing import NamedTuple, Protocol
+
+import msgspec
 
 from app.agents.config.agents_file import AgentsFile, AgentSpec
 from app.agents.functions.agent import FunctionAgent, FunctionResources
+from app.agents.mcp.servers import McpServers
+from app.agents.mcp.spec import ALL, McpToolName, parse_name, shown_pattern
 from app.agents.port import Agent
 from app.agents.tool_loop.agent import ToolLoop, ToolLoopConfig
 from app.agents.tool_loop.calls import Toolbox
@@ -28,6 +32,17 @@ class FindModel(Protocol):
         ...
 
 
+class ToolServices(NamedTuple):
+    """What tools of agents need: who records their ``calls``, the long-term ``store``, MCP ``servers``.
+
+    Without a store or servers agents can be inspected, and not run with the tools that need them.
+    """
+
+    calls: ToolCallRecorder
+    store: LongTerm | None = None
+    servers: McpServers | None = None
+
+
 class AgentCatalog:
     """Agents by name (``app.agents.port.Agents``)."""
 
@@ -35,15 +50,14 @@ class AgentCatalog:
         self,
         file: AgentsFile,
         find_model: FindModel,
-        calls: ToolCallRecorder,
-        store: LongTerm | None = None,
+        services: ToolServices,
         own: Sequence[Agent] = (),
         graphs: Mapping[str, Agent] = {},
     ) -> None:
         """``own``: internal agents of the service, which run but are not listed. ``graphs``: those that are graphs."""
         self._own = {agent.name: agent for agent in own}
         self._agents = {
-            name: graphs.get(name) or build(name, spec, file, find_model, calls, store)
+            name: graphs.get(name) or build(name, spec, file, find_model, services)
             for name, spec in file.agents.items()
         }
         models = {n: find_model(spec.model, spec.fallback) for n, spec in file.agents.items() if n not in graphs}
@@ -62,26 +76,10 @@ class AgentCatalog:
         return list(self._agents)
 
 
-def build(
-    name: str,
-    spec: AgentSpec,
-    file: AgentsFile,
-    find_model: FindModel,
-    calls: ToolCallRecorder,
-    store: LongTerm | None = None,
-) -> Agent:
+def build(name: str, spec: AgentSpec, file: AgentsFile, find_model: FindModel, services: ToolServices) -> Agent:
     """Build one agent. Raises ``StartError`` that names the file and the agent."""
     try:
-        tools = [find_tool(tool, file.folder, load, store) for tool in spec.tools]
-        names = [tool.spec.name for tool in tools]
-        for tool in names:
-            if names.count(tool) > 1:
-                raise StartError(f"two of its tools are named {tool!r}")
-        for tool in spec.approve.tools:
-            if tool not in {*names, "*"}:
-                raise StartError(
-                    f"approve.tools names {tool!r}, which is not one of its tools: {', '.join(names) or 'it has none'}"
-                )
+        toolbox = _toolbox(name, spec, file, services)
         model = find_model(spec.model, spec.fallback, spec.cache.ttl if spec.cache else 0)
         config = ToolLoopConfig(
             instructions=spec.instructions,
@@ -89,7 +87,6 @@ def build(
             temperature=spec.temperature,
             max_tokens=spec.max_tokens,
         )
-        toolbox = Toolbox(tools, calls.count, spec.approve, calls.begin)
         if not spec.function:
             return ToolLoop(name, model, toolbox, config, spec.description, _memory(spec, find_model))
         if spec.memory is not None:
@@ -97,11 +94,39 @@ def build(
                 "memory applies to the built-in agent only; a function agent chooses the messages it sends to a model"
             )
         function = load(spec.function, file.folder)
-        return FunctionAgent(
-            name, spec.function, function, FunctionResources(model, toolbox, config, store), spec.description
-        )
+        resources = FunctionResources(model, toolbox, config, services.store)
+        return FunctionAgent(name, spec.function, function, resources, spec.description)
     except AgentServiceError as error:
         raise StartError(f"{file.source}: agent {name!r}: {error}") from error
+
+
+def _toolbox(agent: str, spec: AgentSpec, file: AgentsFile, services: ToolServices) -> Toolbox:
+    """Find the tools of ``agent``, and the servers of those that are not our own."""
+    remote = [found for tool in spec.tools if (found := parse_name(tool)) is not None]
+    tools = [find_tool(tool, file.folder, load, services.store) for tool in spec.tools if parse_name(tool) is None]
+    for one in remote:
+        if one.server not in file.mcp:
+            raise StartError(f"there is no MCP server {one.server!r}: define [mcp.{one.server}]")
+    names = [tool.spec.name for tool in tools]
+    for tool in names:
+        if names.count(tool) > 1:
+            raise StartError(f"two of its tools are named {tool!r}")
+    for tool in spec.approve.tools:
+        if tool not in {*names, "*"} and not _is_remote(tool, remote):
+            raise StartError(
+                f"approve.tools names {tool!r}, which is not one of its tools: {', '.join(names) or 'it has none'}"
+            )
+    approve = msgspec.structs.replace(spec.approve, tools=list(map(shown_pattern, spec.approve.tools)))
+    sources = [] if services.servers is None else services.servers.sources(agent, remote)
+    return Toolbox(tools, services.calls.count, approve, services.calls.begin, sources)
+
+
+def _is_remote(name: str, remote: Sequence[McpToolName]) -> bool:
+    """Whether ``name`` is the tool of an MCP server, or all tools of a server, that an agent uses."""
+    asked = parse_name(name)
+    return asked is not None and any(
+        one.server == asked.server and (ALL in {one.tool, asked.tool} or one.tool == asked.tool) for one in remote
+    )
 
 
 def _memory(spec: AgentSpec, find_model: FindModel) -> SummaryMemory | None:

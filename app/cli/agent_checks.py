@@ -1,14 +1,19 @@
 """Build the parts of an agents file as a server does at start-up, to validate them."""
 
-from collections.abc import Callable, Iterator, Mapping
+import asyncio
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
-from app.agents.catalog import build
+from app.agents.catalog import ToolServices, build
 from app.agents.config.agents_file import AgentsFile
 from app.agents.config.store_index import StoreSpec
+from app.agents.mcp.servers import McpServers, connector
+from app.agents.mcp.spec import McpToolName, parse_name
 from app.base.errors import StartError
 from app.features.access.custom_auth import handlers_of
 from app.features.store.index.versions import validate_indexes
+from app.infra.egress.addresses import AddressAllowlist
 from app.infra.settings.environment import Settings
 from app.infra.telemetry.meters import Meters
 from app.infra.telemetry.tool_calls import ToolCallRecorder
@@ -22,25 +27,31 @@ Check = Callable[[], object]
 
 
 def agent_checks(
-    settings: Settings, file: AgentsFile, models: ModelRegistry, meters: Meters, broken: Mapping[str, str] = {}
+    settings: Settings,
+    file: AgentsFile,
+    models: ModelRegistry,
+    meters: Meters,
+    broken: Mapping[str, str] = {},
+    servers: McpServers | None = None,
 ) -> Iterator[tuple[str, Check]]:
     """Yield the name and check of each agent of ``file``, then of ``[store]`` and ``[auth]`` if present.
 
-    ``broken``: why graphs cannot be used, by name (``broken_graphs``).
+    ``broken``: why agents cannot be used, by name (``broken_graphs``, ``broken_servers``). ``servers``: without them
+    the tools of MCP servers are not looked at.
     """
-    calls = ToolCallRecorder(meters, NO_TRACER)
+    services = ToolServices(ToolCallRecorder(meters, NO_TRACER), servers=servers)
     for name, spec in file.agents.items():
-        if spec.graph:
-            yield name, partial(_check_graph, broken.get(name, ""), file.source)
+        if spec.graph or name in broken:
+            yield name, partial(_check_broken, broken.get(name, ""), file.source)
         else:
-            yield name, partial(build, name, spec, file, models.model, calls)
+            yield name, partial(build, name, spec, file, models.model, services)
     if file.store != StoreSpec():
         yield "[store]", lambda: validate_indexes(file, lambda name, size: build_embedder(name, size, models))
     if file.auth is not None:
         yield "[auth]", lambda: handlers_of(file, settings.auth.mode)
 
 
-def _check_graph(reason: str, source: str) -> None:
+def _check_broken(reason: str, source: str) -> None:
     if reason:
         raise StartError(f"{source}: {reason}")
 
@@ -56,3 +67,35 @@ async def broken_graphs(file: AgentsFile) -> dict[str, str]:
         return {name: graph.error for name, graph in worker.graphs.items() if graph.error}
     finally:
         await worker.aclose()
+
+
+def mcp_servers(settings: Settings, file: AgentsFile) -> McpServers:
+    """Return the MCP servers of ``file``, as a server process connects to them."""
+    allowed = AddressAllowlist(settings.egress.allow.split(","))
+    return McpServers(file.mcp, connector(file.folder, settings.look_up, allowed))
+
+
+async def broken_servers(settings: Settings, file: AgentsFile) -> dict[str, str]:
+    """Connect to the MCP servers that agents of ``file`` use; return why some agents cannot work, by name."""
+    needs = {name: _servers_of(spec.tools) for name, spec in file.agents.items()}
+    servers = mcp_servers(settings, file)
+    try:
+        wanted = sorted({server for names in needs.values() for server in names if server in file.mcp})
+        await asyncio.gather(*(servers.get(name).probe() for name in wanted))
+        reasons = {name: problem for name in wanted if (problem := servers.get(name).problem)}
+    finally:
+        await servers.aclose()
+    return {
+        agent: "; ".join(f"agent {agent!r}: the MCP server {name!r}: {reasons[name]}" for name in found)
+        for agent, names in needs.items()
+        if (found := [name for name in names if name in reasons])
+    }
+
+
+def _servers_of(tools: Sequence[str]) -> list[str]:
+    named: list[McpToolName] = []
+    for tool in tools:
+        with contextlib.suppress(StartError):  # reported when the agent is built
+            if (name := parse_name(tool)) is not None:
+                named.append(name)
+    return sorted({name.server for name in named})

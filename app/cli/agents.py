@@ -28,7 +28,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 async def _run(arguments: argparse.Namespace) -> int:
     from app.agents.config.agents_file import read
-    from app.cli.agent_checks import agent_checks, broken_graphs
+    from app.cli.agent_checks import agent_checks, broken_graphs, broken_servers, mcp_servers
     from app.infra.settings.environment import load
     from app.infra.telemetry.meters import Meters
     from app.providers.llm.registry import ModelRegistry
@@ -51,8 +51,9 @@ async def _run(arguments: argparse.Namespace) -> int:
             ]
             print_table(("NAME", "KIND", "MODEL", "TOOLS"), rows)
             return 0
-        broken = await broken_graphs(file)
-        results = [_print_check(name, check) for name, check in agent_checks(settings, file, models, meters, broken)]
+        broken = {**await broken_graphs(file), **await broken_servers(settings, file)}
+        checks = agent_checks(settings, file, models, meters, broken, mcp_servers(settings, file))
+        results = [_print_check(name, check) for name, check in checks]
         return 0 if all(results) else 1
     finally:
         await models.aclose()

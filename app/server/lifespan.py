@@ -8,6 +8,7 @@ from typing import Any, Protocol
 import structlog
 
 from app.agents.langgraph.worker import GraphWorker
+from app.agents.mcp.servers import McpServers
 from app.server.composition.services import AppServices
 
 log = structlog.get_logger(__name__)
@@ -43,10 +44,10 @@ async def running(part: Startable) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _graphs(worker: GraphWorker) -> AsyncIterator[None]:
-    """Run the worker of graphs for the block, which starts when they are loaded or known to be broken."""
-    async with running(worker):
-        await worker.wait()
+async def _settled(part: GraphWorker | McpServers) -> AsyncIterator[None]:
+    """Run ``part`` for the block, which starts when its graphs or servers are usable or known to be broken."""
+    async with running(part):
+        await part.wait()
         yield
 
 
@@ -81,7 +82,9 @@ def parts(services: AppServices) -> Iterator[Part]:
         yield "token keys", running(services.auth.token_keys)
     yield "engine", running(engine.parts)
     if services.agents.graphs is not None:
-        yield "graphs", _graphs(services.agents.graphs)
+        yield "graphs", _settled(services.agents.graphs)
+    if services.agents.servers.needed:
+        yield "MCP servers", _settled(services.agents.servers)
     yield "threads", running(features.threads)
     yield "store", _store(services)
     yield "supervisor", _supervisor(services)

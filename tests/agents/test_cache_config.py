@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from app.agents.catalog import AgentCatalog
+from app.agents.catalog import AgentCatalog, ToolServices
 from app.agents.config.agents_file import read
 from app.base.errors import StartError
 from app.infra.telemetry.meters import Meters
@@ -45,6 +45,6 @@ def test_only_an_agent_with_a_cache_table_caches_its_answers(tmp_path: Path) -> 
 
     caches = {"a": "cache = { ttl = 60 }", "b": "", "c": "cache = {}"}
     text = "".join(f'[agents.{name}]\nmodel = "x:{name}"\n{cache}\n' for name, cache in caches.items())
-    AgentCatalog(read(written(tmp_path, text)), find, ToolCallRecorder(Meters(), NO_TRACER))
+    AgentCatalog(read(written(tmp_path, text)), find, ToolServices(ToolCallRecorder(Meters(), NO_TRACER)))
     kept = {name: keep for name, keep in asked if keep}
     assert kept == {"x:a": 60, "x:c": 3600}

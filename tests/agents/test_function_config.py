@@ -8,7 +8,7 @@ from typing import Any, Literal
 import msgspec
 import pytest
 
-from app.agents.catalog import build
+from app.agents.catalog import ToolServices, build
 from app.agents.config.agents_file import read
 from app.agents.function import Context
 from app.agents.functions.agent import FunctionAgent
@@ -71,7 +71,7 @@ def built(folder: Path, function: str, more: str = "") -> Any:
     (folder / "greeter.py").write_text(GREETER)
     (folder / "agents.toml").write_text(f"[agents.greeter]\nfunction = {function!r}\n{more}")
     file = read(str(folder / "agents.toml"))
-    return build("greeter", file.agents["greeter"], file, lambda *_: ScriptedModel([]), UNCOUNTED)
+    return build("greeter", file.agents["greeter"], file, lambda *_: ScriptedModel([]), ToolServices(UNCOUNTED))
 
 
 def test_a_function_agent_takes_tools_limits_and_instructions_from_its_table(tmp_path: Path) -> None:

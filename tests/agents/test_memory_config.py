@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from app.agents.catalog import AgentCatalog
+from app.agents.catalog import AgentCatalog, ToolServices
 from app.agents.config.agents_file import read
 from app.agents.tool_loop.agent import ToolLoop, ToolLoopConfig
 from app.agents.tool_loop.calls import Toolbox
@@ -34,7 +34,9 @@ def test_an_invalid_memory_table_is_reported(tmp_path: Path, line: str, words: s
     file.write_text(f'[agents.a]\nmodel = "scripted:echo"\n{line}\n')
     with pytest.raises(StartError, match=words):
         AgentCatalog(
-            read(str(file)), ModelRegistry(LlmSettings(), Meters()).model, ToolCallRecorder(Meters(), NO_TRACER)
+            read(str(file)),
+            ModelRegistry(LlmSettings(), Meters()).model,
+            ToolServices(ToolCallRecorder(Meters(), NO_TRACER)),
         )
 
 

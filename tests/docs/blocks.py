@@ -29,6 +29,7 @@ NOT_RUN = {
     "pg_restore": "tests/journeys/test_backup.py runs it",
     "export": "names the reader's database and secrets",
     "pip": "changes the environment of the tests",
+    "agent-service mcp": "needs servers of tools; tests/mcp_tools/ has its own",
     "agent-service dev": "runs until it is stopped; tests/cli/test_dev.py",
     "agent-service serve": "runs until it is stopped; tests/serving/, and the server of this suite",
     "agent-service migrate": "tests/journeys/test_backup.py and tests/cli/ run it on empty databases",
@@ -41,7 +42,10 @@ NOT_RUN = {
 }
 """What is not run here, by how a command begins, and why."""
 
-PROJECTS = {"langgraph.md": "names the graphs of a whole project: tests/graphs/"}
+PROJECTS = {
+    "langgraph.md": "names the graphs of a whole project: tests/graphs/",
+    "mcp-tools.md": "names servers of tools that are not here: tests/mcp_tools/",
+}
 """Pages whose agents files are read, but whose agents are not loaded here, and why."""
 
 

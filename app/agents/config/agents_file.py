@@ -11,6 +11,7 @@ import msgspec
 from app.agents.config import langgraph_file, store_index
 from app.agents.config.langgraph_file import GraphsSpec
 from app.agents.config.store_index import IndexSpec, StoreSpec
+from app.agents.mcp.spec import McpServerSpec
 from app.agents.tool_loop.agent import RunLimits
 from app.agents.tool_loop.approval import ApprovalPolicy
 from app.agents.tool_loop.conversation_window import MemorySpec
@@ -78,6 +79,7 @@ class AgentsFile(msgspec.Struct, frozen=True, kw_only=True):
     store: StoreSpec = StoreSpec()
     auth: AuthSpec | None = None
     graphs: GraphsSpec = GraphsSpec()
+    mcp: dict[str, McpServerSpec] = {}
     source: str = "built in"
 
 
@@ -139,10 +141,11 @@ def _parse(text: str, file: Path) -> AgentsFile:
         line = re.search(r"at line (\d+)", str(error))
         raise StartError(f"{file}, line {line[1] if line else 'last'}: {words}") from error
     for key in document:
-        if key not in {"agents", "store", "auth", "graphs"}:
+        if key not in {"agents", "store", "auth", "graphs", "mcp"}:
             raise StartError(
                 f"{file}, line {_line_of(text, key)}: unknown table {key!r}; agents are defined in [agents.NAME], the "
-                f"long-term memory in [store], custom authentication in [auth], how graphs run in [graphs]"
+                f"long-term memory in [store], custom authentication in [auth], how graphs run in [graphs], servers of "
+                f"tools in [mcp.NAME]"
             )
     agents = document.get("agents", {})
     if not isinstance(agents, dict):
@@ -153,6 +156,7 @@ def _parse(text: str, file: Path) -> AgentsFile:
         store=_store(document.get("store", {}), text, file),
         auth=_auth(document.get("auth"), text, file),
         graphs=_graphs(document.get("graphs", {}), text, file),
+        mcp=_mcp(document.get("mcp", {}), text, file),
         source=str(file),
     )
 
@@ -162,6 +166,25 @@ def _graphs(table: Any, text: str, file: Path) -> GraphsSpec:
     return _table(
         table, GraphsSpec, "graphs", 'python = "./.venv/bin/python"', f"{file}, line {_line_of(text, 'graphs')}"
     )
+
+
+def _mcp(tables: Any, text: str, file: Path) -> dict[str, McpServerSpec]:
+    """Parse the tables ``[mcp.NAME]``."""
+    if not isinstance(tables, dict):
+        raise StartError(f"{file}, line {_line_of(text, 'mcp')}: servers of tools are defined in tables [mcp.NAME]")
+    found = {}
+    for name, table in tables.items():
+        line = f"{file}, line {_line_of(text, f'mcp.{name}')}"
+        if not NAME.fullmatch(name):
+            raise StartError(
+                f"{line}: mcp.{name}: a name has letters, digits, - and _ and begins with one of the first"
+            )
+        found[name] = spec = _table(table, McpServerSpec, f"mcp.{name}", 'url = "https://…"', line)
+        try:
+            spec.check()
+        except ValueError as error:
+            raise StartError(f"{line}: mcp.{name}: {error}") from error
+    return found
 
 
 def _auth(table: Any, text: str, file: Path) -> AuthSpec | None:

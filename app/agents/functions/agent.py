@@ -100,7 +100,11 @@ class FunctionAgent:
         self.nodes: tuple[str, ...] = (self.node, *self._signature.steps)
 
     def read_input(self, value: Any, run_id: UUID) -> dict[str, Any]:
-        """Read the function's typed input, or messages in any supported form. Restarts the function."""
+        """Read the function's typed input, or messages in any supported form. Restarts the function.
+
+        Raises ``Unavailable`` if its tools cannot be used.
+        """
+        self._resources.toolbox.check()
         return self._signature.read_input(self.name, value, run_id)
 
     def read_update(self, value: Any, run_id: UUID) -> dict[str, Any]:

@@ -12,7 +12,8 @@ from app.agents.functions.conversion import convert, to_builtins
 from app.agents.functions.session import FunctionSession, StepPosition
 from app.agents.functions.step_journal import encode
 from app.agents.port import ToolIntent
-from app.agents.tool_loop.calls import Toolbox, idempotency_key
+from app.agents.tool_loop.call_questions import idempotency_key
+from app.agents.tool_loop.calls import Toolbox
 from app.agents.tool_loop.conversation import AnyToolCall, PendingCalls, calls_of
 from app.agents.tools.port import ToolClass
 from app.base.errors import ToolFailed

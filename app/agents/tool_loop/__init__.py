@@ -3,6 +3,7 @@
 - ``agent``: the tool loop
 - ``answer_stream``: assemble a streamed answer
 - ``approval``: human approval of tool calls before they run, and human review of calls that a crash left unresolved
+- ``call_questions``: one call: its identity across attempts, and the questions that it asks people
 - ``calls``: validate and run tool calls concurrently
 - ``client_tools``: tools that the caller of a run offers and runs itself
 - ``conversation``: the messages of a thread, and their tool calls

@@ -9,7 +9,8 @@ import msgspec
 
 from app.agents.port import RESUME_NODE, START_NODE, ModelOptions, RunContext, RunOutcome, Step, ToolIntent
 from app.agents.tool_loop.answer_stream import AnswerAssembler, answered_by
-from app.agents.tool_loop.calls import Toolbox, idempotency_key
+from app.agents.tool_loop.call_questions import idempotency_key
+from app.agents.tool_loop.calls import Toolbox
 from app.agents.tool_loop.client_tools import after_first_call, check_options, enforce_choice, offered_tools
 from app.agents.tool_loop.conversation import Conversation, PendingCalls, call_ids, calls_of, paired, unanswered
 from app.agents.tool_loop.conversation_window import ConversationWindow, SummaryMemory
@@ -67,7 +68,8 @@ class ToolLoop:
         self.nodes: tuple[str, ...] = (MODEL_NODE, TOOLS_NODE, *([] if memory is None else [MEMORY_NODE]))
 
     def read_input(self, value: Any, run_id: UUID) -> dict[str, Any]:
-        """Read messages in any supported form."""
+        """Read messages in any supported form. Raises ``Unavailable`` if its tools cannot be used."""
+        self._toolbox.check()
         return read_input(value, run_id)
 
     def read_update(self, value: Any, run_id: UUID) -> dict[str, Any]:

@@ -18,7 +18,8 @@ REVIEW_ACTIONS = ("retry", "done", "failed", "abort")
 
 
 class ApprovalPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which calls need approval: those of these ``tools`` (``*``: all), and of every tool of these ``classes``.
+    """Which calls need approval: those of these ``tools`` (with ``*`` at the end: all whose names begin so), and of
+    every tool of these ``classes``.
 
     ``by``: who may approve, anyone with the scope, or only a person other than the one who started the work.
     """
@@ -29,7 +30,9 @@ class ApprovalPolicy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
     def covers(self, name: str, tool_class: ToolClass) -> bool:
         """Whether calls of the tool ``name`` need approval."""
-        return name in self.tools or "*" in self.tools or tool_class in self.classes
+        return tool_class in self.classes or any(
+            name.startswith(one[:-1]) if one.endswith("*") else name == one for one in self.tools
+        )
 
 
 class ApprovalDecision(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,20 +1,18 @@
 """Validate and run tool calls concurrently; report errors to the model as tool messages.
 
-Also: the questions that a running call asks a person, the validation of tool results, and the custom events that a
-running tool emits.
+Also: the validation of tool results, and the custom events that a running tool emits.
 """
 
 import asyncio
 import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, Self
-from uuid import UUID, uuid5
+from typing import Any, Self
 
 import msgspec
 import structlog
 
-from app.agents.port import Interrupt, ModelOptions, RunContext, UnresolvedCall, interrupt_id
+from app.agents.port import Interrupt, ModelOptions, RunContext, UnresolvedCall
 from app.agents.tool_loop.approval import (
     SAFE_TO_REPEAT,
     ApprovalDecision,
@@ -26,12 +24,19 @@ from app.agents.tool_loop.approval import (
     review_id,
     review_request,
 )
+from app.agents.tool_loop.call_questions import (
+    AwaitingAnswers,
+    CallQuestions,
+    ReadableValues,
+    idempotency_key,
+    unresolved_call,
+)
 from app.agents.tool_loop.client_tools import client_call_id, client_call_request, client_result, is_client_tool
 from app.agents.tool_loop.conversation import AnyToolCall, PendingCalls, calls_of
-from app.agents.tools.port import NeedsAnswer, Tool, ToolClass, ToolContext, ToolResult
+from app.agents.tools.port import NeedsAnswer, Tool, ToolClass, ToolContext, ToolResult, ToolSource
 from app.base.containment import location_of
 from app.base.crash_points import crash_point
-from app.base.errors import ReviewAborted, StartError
+from app.base.errors import ReviewAborted, StartError, Unavailable
 from app.base.ids import new_id
 from app.base.json_schema import validator_of
 from app.base.tasks import run_concurrently
@@ -39,6 +44,7 @@ from app.domain.events import Custom
 from app.domain.messages import AIMessage, InvalidToolCall, ToolCall, ToolMessage
 from app.domain.state import HIDDEN, MESSAGES
 from app.infra.telemetry.tool_calls import OnToolStart, unrecorded
+from app.providers.llm.port import ToolSpec
 
 MAX_RESULT_LENGTH = 256 * 1024
 """Characters of a text result shown to the model; longer results are truncated."""
@@ -51,54 +57,6 @@ MAX_ERROR_LENGTH = 2000
 MAX_PROBLEMS = 10
 
 MAX_PROBLEM_LENGTH = 300
-
-
-class AwaitingAnswers(msgspec.Struct, frozen=True):
-    """The outcome of a call that waits for answers to these questions."""
-
-    interrupts: list[Interrupt]
-
-
-class ReadableValues(Protocol):
-    """The thread's values as a tool reads them."""
-
-    def get(self, name: str) -> Any:
-        """Return the value ``name``, None if there is none."""
-        ...
-
-
-class CallQuestions:
-    """One call of the message ``message_id``: the answers it has ``used``, and its ``open_interrupts``.
-
-    ``edited``: arguments that a person substituted for its own; ``aborted``: a person ends the run here.
-    """
-
-    def __init__(self, call: AnyToolCall, pending: PendingCalls, context: RunContext, values: ReadableValues) -> None:
-        self.call = call
-        self.message_id = pending.message_id
-        self.of_client = call.id in pending.client or is_client_tool(call.name, context.instructions.model_options)
-        self.context = context
-        self.values = values
-        self.used: dict[str, Any] = {}
-        self.open_interrupts: list[Interrupt] = []
-        self.edited: dict[str, Any] | None = None
-        self.aborted = False
-        self._question_count = 0
-
-    def ask(self, value: Any) -> Any:
-        """Return the answer to the call's next question. Thread-safe.
-
-        Raises ``NeedsAnswer`` if it is unanswered, ``TypeError`` if ``value`` is not valid JSON. A question is
-        identified by the call, its arguments, and its index among the call's questions.
-        """
-        call = self.call
-        id_ = interrupt_id("tool", self.message_id, call.id, call.name, call.args, self._question_count)
-        self._question_count += 1
-        if id_ in self.context.answers:
-            answer = self.used[id_] = self.context.answers[id_]
-            return answer
-        self.open_interrupts.append(Interrupt(id_, msgspec.json.decode(msgspec.json.encode(value)), call_id=call.id))
-        raise NeedsAnswer(value)
 
 
 _encode = msgspec.json.Encoder().encode
@@ -197,7 +155,7 @@ class CallResults(msgspec.Struct, kw_only=True):
 
 
 class Toolbox:
-    """The tools of one agent, and the execution of calls to them."""
+    """The tools of one agent, those of ``sources`` as they are now, and the execution of calls to them."""
 
     def __init__(
         self,
@@ -205,12 +163,41 @@ class Toolbox:
         count: CallCounter,
         approve: ApprovalPolicy = ApprovalPolicy(),
         begin: OnToolStart = unrecorded,
+        sources: Sequence[ToolSource] = (),
     ) -> None:
-        self._tools = {tool.spec.name: CheckedTool(tool) for tool in tools}
+        self._own = {tool.spec.name: CheckedTool(tool) for tool in tools}
+        self._current = self._own
+        self._sources = sources
+        self._versions: list[int] = []
         self._count = count
         self._begin = begin
         self._approve = approve
-        self.specs = [tool.spec for tool in tools]
+
+    @property
+    def _tools(self) -> Mapping[str, CheckedTool]:
+        if self._sources and (versions := [source.version for source in self._sources]) != self._versions:
+            found = [CheckedTool(tool) for source in self._sources for tool in source.tools()]
+            self._current = {**{one.tool.spec.name: one for one in found}, **self._own}
+            self._versions = versions
+        return self._current
+
+    @property
+    def specs(self) -> list[ToolSpec]:
+        """The tools as a model sees them."""
+        return [found.tool.spec for found in self._tools.values()]
+
+    def check(self) -> None:
+        """Raise ``Unavailable`` if the tools of a source cannot be used now."""
+        for source in self._sources:
+            if source.problem:
+                raise Unavailable(f"The agent cannot work: {source.problem}.", retry_after=5)
+
+    def _missing(self, name: str) -> str:
+        for source in self._sources:
+            if reason := source.refusal(name):
+                return f"The tool {name!r} was not run: {reason}."
+        names = ", ".join(self._tools) or "none"
+        return f"There is no tool {name!r}. The tools are: {names}."
 
     def tool_class(self, name: str) -> ToolClass:
         """Return the class of the tool ``name``; unknown tools are read-only, since their calls do nothing."""
@@ -289,8 +276,7 @@ class Toolbox:
             return self._from_client(questions)
         found = self._tools.get(call.name)
         if found is None:
-            names = ", ".join(self._tools) or "none"
-            return self._failed("unknown", "unknown", f"There is no tool {call.name!r}. The tools are: {names}.")
+            return self._failed("unknown", "unknown", self._missing(call.name))
         if isinstance(call, InvalidToolCall):
             return self._failed(call.name, "invalid", f"The call was not run: {call.error}.")
         if words := found.problems(call.args):
@@ -426,21 +412,6 @@ class Toolbox:
         self._count(name, outcome)
         printable = words[:MAX_ERROR_LENGTH].encode("utf-8", "backslashreplace").decode()
         return ToolResult(content=printable, status="error")
-
-
-def idempotency_key(context: RunContext, message_id: str, call: AnyToolCall) -> str:
-    """Return the idempotency key of a call: the same for every attempt, in later runs of the thread too."""
-    return _key_on(context.thread_id, message_id, call)
-
-
-def _key_on(thread_id: UUID, message_id: str, call: AnyToolCall) -> str:
-    return str(uuid5(thread_id, f"{message_id} {call.id}"))
-
-
-def unresolved_call(context: RunContext, message_id: str, call: AnyToolCall) -> UnresolvedCall | None:
-    """Return the latest attempt that may have made ``call``; the same id in another message is another call."""
-    attempts = reversed(context.unresolved_calls.get(call.id, ()))
-    return next((one for one in attempts if one.key == _key_on(one.thread_id, message_id, call)), None)
 
 
 def _failure_kind(result: ToolResult | AwaitingAnswers | None) -> str:

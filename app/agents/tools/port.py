@@ -1,7 +1,7 @@
 """The tool port: the interface of a tool, its context and result, and the long-term memory that tools use."""
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
@@ -161,4 +161,23 @@ class Tool(Protocol):
 
         For ``reconcilable`` tools. Raises any exception if the outcome cannot be determined.
         """
+        ...
+
+
+class ToolSource(Protocol):
+    """Tools that may change while the process runs; ``version`` grows when they do."""
+
+    version: int
+
+    @property
+    def problem(self) -> str:
+        """Why none of the tools can be used now; empty if they can."""
+        ...
+
+    def tools(self) -> Sequence[Tool]:
+        """Return the tools that can be used now."""
+        ...
+
+    def refusal(self, name: str) -> str:
+        """Return why the tool ``name`` cannot be used; empty for a tool that is not refused."""
         ...

@@ -45,32 +45,41 @@ class EgressClient:
 
         ``RefusedAddress`` is an ``OSError``, and so is ``TimeoutError``.
         """
-        host = host_of(url)
-
-        def open_checked(address: tuple[Any, ...]) -> socket.socket:
-            family, kind, protocol, _, target = address
-            if not self.allowed.host(host):
-                self.allowed.check(target[0])
-            opened = socket.socket(family, kind, protocol)
-            opened.setblocking(False)
-            return opened
-
-        connector = aiohttp.TCPConnector(
-            socket_factory=open_checked, resolver=self._resolver, force_close=True, use_dns_cache=False
-        )
         async with asyncio.timeout(self._seconds):
             async with (
-                aiohttp.ClientSession(
-                    connector=connector,
-                    timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
-                    cookie_jar=aiohttp.DummyCookieJar(),
-                    auto_decompress=False,
-                    trust_env=False,
-                ) as session,
+                checked_session(host_of(url), self.allowed, self._resolver, force_close=True) as session,
                 session.post(url, data=body, headers=headers, allow_redirects=False) as response,
             ):
                 wait = seconds_of(response.headers.get("Retry-After", ""))
                 return EgressResponse(response.status, await response.content.read(MAX_RESPONSE_BYTES), wait)
+
+
+def checked_session(
+    host: str, allowed: AddressAllowlist, resolver: Any = None, *, force_close: bool = False
+) -> aiohttp.ClientSession:
+    """Return a session for calls to ``host`` whose every connection goes to a checked address.
+
+    With ``force_close`` a connection serves one call. Connecting raises ``RefusedAddress`` for a private address.
+    """
+
+    def open_checked(address: tuple[Any, ...]) -> socket.socket:
+        family, kind, protocol, _, target = address
+        if not allowed.host(host):
+            allowed.check(target[0])
+        opened = socket.socket(family, kind, protocol)
+        opened.setblocking(False)
+        return opened
+
+    connector = aiohttp.TCPConnector(
+        socket_factory=open_checked, resolver=resolver, force_close=force_close, use_dns_cache=False
+    )
+    return aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=None, sock_connect=CONNECT_SECONDS),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        auto_decompress=False,
+        trust_env=False,
+    )
 
 
 def seconds_of(text: str) -> float | None:

@@ -71,6 +71,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     warnings: tuple[str, ...] = ()
     read_secret: Callable[[str], Secret | None] = lambda _: None
     """Read the current value of a secret variable, from its file if it has one. Raises ``UsageError``."""
+    look_up: Callable[[str], str | None] = lambda _: None
+    """Read any variable that an agents file refers to, from the file ``NAME_FILE`` if that is set; None if unset."""
     secret_path: Callable[[str], str] = lambda _: ""
     """Return the file of a secret variable, empty if it has none."""
 
@@ -186,11 +188,17 @@ def load(
         secret: Secret | None = _value_of(secrets[name], text) if text else None
         return secret
 
+    def look_up(name: str) -> str | None:
+        path = secret_path(name)
+        return secret_file(f"{name}_FILE", path) if path else next((one[name] for one in layers if name in one), None)
+
     def secret_path(name: str) -> str:
         return next((path for layer in layers if (path := layer.get(f"{name}_FILE", "").strip())), "")
 
     warnings = _warnings(layers)
-    return Settings(**groups, otel=otel, warnings=warnings, read_secret=read_secret, secret_path=secret_path)
+    return Settings(
+        **groups, otel=otel, warnings=warnings, read_secret=read_secret, secret_path=secret_path, look_up=look_up
+    )
 
 
 def child_environment(extra: Mapping[str, str]) -> dict[str, str]:

@@ -4,11 +4,12 @@ import sys
 
 import msgspec
 
-from app.agents.catalog import AgentCatalog
+from app.agents.catalog import AgentCatalog, ToolServices
 from app.agents.config.agents_file import AgentsFile
 from app.agents.langgraph.agent import GraphAgent
 from app.agents.langgraph.store import GraphStore
 from app.agents.langgraph.worker import GraphProject, GraphWorker
+from app.agents.mcp.servers import McpServers
 from app.base.errors import StartError
 from app.features.store.index.maintenance import StoreMaintenance, VectorBackfill
 from app.features.store.index.versions import build_versions
@@ -40,6 +41,7 @@ class AgentRuntime(msgspec.Struct, frozen=True):
     catalog: AgentCatalog
     memory: LongTermMemory
     graphs: GraphWorker | None
+    servers: McpServers
 
 
 def build_models(settings: Settings, telemetry: Telemetry, persistence: Persistence) -> ModelRegistry:
@@ -54,9 +56,14 @@ def build_models(settings: Settings, telemetry: Telemetry, persistence: Persiste
 
 
 def build_agents(
-    agents: AgentsFile, models: ModelRegistry, telemetry: Telemetry, persistence: Persistence, acting: ActingUser
+    agents: AgentsFile,
+    models: ModelRegistry,
+    telemetry: Telemetry,
+    persistence: Persistence,
+    acting: ActingUser,
+    servers: McpServers,
 ) -> AgentRuntime:
-    """Build the agents of the file, over the memory of the user that ``acting`` names."""
+    """Build the agents of the file, over the memory of the user that ``acting`` names and the tools of ``servers``."""
     database, shelf = persistence.database, persistence.caches.embeddings
     versions = build_versions(
         database, agents, lambda name, dimensions: build_embedder(name, dimensions, models, shelf)
@@ -72,8 +79,9 @@ def build_agents(
         for name, spec in agents.agents.items()
         if worker is not None and spec.graph
     }
-    catalog = AgentCatalog(agents, models.model, recorder, documents.library, documents.agents, graphs)
-    return AgentRuntime(models, catalog, memory, worker)
+    services = ToolServices(recorder, documents.library, servers)
+    catalog = AgentCatalog(agents, models.model, services, documents.agents, graphs)
+    return AgentRuntime(models, catalog, memory, worker, servers)
 
 
 def graph_worker(agents: AgentsFile) -> GraphWorker | None:

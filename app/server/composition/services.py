@@ -3,6 +3,7 @@
 import msgspec
 
 from app.agents.config.agents_file import read
+from app.agents.mcp.servers import McpServers, connector
 from app.base.tasks import Tasks, TaskWatchdog
 from app.features.access.custom_auth import acting_user
 from app.features.access.open_streams import OpenStreamAccess
@@ -65,9 +66,10 @@ def _build(
     models = build_models(settings, telemetry, persistence)
     file = read(settings.agents.config)
     auth = build_auth(settings, persistence, file)
-    agents = build_agents(file, models, telemetry, persistence, acting_user(auth.custom_auth))
-    limits = build_limits(settings, persistence, agents, telemetry.meters)
     allowed = AddressAllowlist(settings.egress.allow.split(","))
+    servers = McpServers(file.mcp, connector(file.folder, settings.look_up, allowed))
+    agents = build_agents(file, models, telemetry, persistence, acting_user(auth.custom_auth), servers)
+    limits = build_limits(settings, persistence, agents, telemetry.meters)
     engine = build_engine(settings, telemetry, persistence, agents, limits, allowed)
     sources = status_sources(settings, persistence, agents, limits, engine)
     open_streams = _open_streams(settings, auth, telemetry.meters, streams)

@@ -1,0 +1,15 @@
+"""Tools of MCP servers (Model Context Protocol, revisions 2026-07-28 and 2025-11-25), with the official SDK.
+
+The SDK is imported when the first server is connected; nothing else of the program needs it.
+
+- ``spec``: a server as the agents file describes it, and the names of its tools
+- ``servers``: all servers of the agents file: connect, list tools, connect again
+- ``pins``: accepted lists of tools, and how a server's list differs
+- ``port``: what connections do and raise, for code that may not import the SDK
+- ``source``: the tools of one server that one agent uses
+- ``tool``: one tool of a server as a tool of an agent
+- ``content``: results of tools as content of messages
+- ``connection``: a connection to a server, kept by a task of its own
+- ``http_transport``: HTTP requests of the SDK, to checked addresses only
+- ``stdio_transport``: a server as a child process
+"""

@@ -1,0 +1,65 @@
+"""What connections to MCP servers do and raise, without the SDK: for the code that may not import it."""
+
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol
+
+OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
+"""Called with progress, total and message as the server reports them."""
+
+
+class ServerAway(Exception):
+    """The request did not reach the server, so that it may be sent again; the message is the reason."""
+
+
+class LostConnection(Exception):
+    """The connection was lost after the request was sent: whether it took effect is not known."""
+
+
+class ServerError(Exception):
+    """The server answered with an error, or against the protocol."""
+
+    def __init__(self, message: str, code: int = 0, data: Any = None) -> None:
+        super().__init__(message)
+        self.code = code
+        self.data = data
+
+
+class Connection(Protocol):
+    """A connection to a server. All methods raise ``ServerAway``, ``LostConnection`` and ``ServerError``."""
+
+    ended: bool
+
+    @property
+    def revision(self) -> str:
+        """The protocol revision that was agreed on."""
+        ...
+
+    def about(self) -> dict[str, Any]:
+        """Return what the server says of itself: name, version, capabilities, instructions."""
+        ...
+
+    async def open(self) -> None:
+        """Connect and agree on a revision."""
+        ...
+
+    async def aclose(self) -> None:
+        """Close the connection; a child process is ended."""
+        ...
+
+    async def list_tools(self) -> list[dict[str, Any]]:
+        """Return the server's tools as it describes them."""
+        ...
+
+    async def call_tool(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        on_progress: OnProgress,
+        continuation: Mapping[str, Any] = {},
+    ) -> dict[str, Any]:
+        """Call a tool; return the result as the server sent it, of any ``resultType``.
+
+        ``continuation``: ``inputResponses`` and ``requestState`` of a call that answers the server's questions.
+        """
+        ...

@@ -1,0 +1,260 @@
+"""All MCP servers of the agents file: connect, list tools, connect again when one comes back."""
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from app.agents.mcp.pins import FirstSeen, PinStore
+from app.agents.mcp.port import Connection, LostConnection, ServerAway, ServerError
+from app.agents.mcp.source import McpToolSource
+from app.agents.mcp.spec import Lookup, McpServerSpec, McpToolName, resolve
+from app.agents.tools.port import ToolContext
+from app.base.errors import AgentServiceError, StartError
+from app.base.tasks import Tasks
+from app.infra.egress.addresses import AddressAllowlist, check_url
+
+log = structlog.get_logger(__name__)
+
+START_SECONDS = 10.0
+"""How long a start waits for the servers that agents need."""
+LIST_AGAIN_SECONDS = 60.0
+"""A list older than this is fetched again before a call."""
+FIRST_PAUSE = 1.0
+MAX_PAUSE = 60.0
+"""Seconds between attempts to reach a server that could not be reached."""
+IDLE_SECONDS = 300.0
+"""A connection without calls for so long is closed, and its process ended."""
+MAX_CONNECTIONS = 32
+"""Connections to one server at a time: of as many tenants or users."""
+SHARED = ""
+
+Connect = Callable[[str, McpServerSpec], Connection]
+"""Makes a connection, which is opened next. Raises ``StartError``."""
+
+
+class _Kept:
+    """A connection for one scope, and how many calls use it."""
+
+    def __init__(self) -> None:
+        self.lock = asyncio.Lock()
+        self.connection: Connection | None = None
+        self.users = 0
+        self.used_at = 0.0
+        self.failures = 0
+        self.not_before = 0.0
+        self.closing: asyncio.TimerHandle | None = None
+
+
+class McpServer:
+    """One server, and its tools for each agent. ``problem``: why its tools cannot be used; empty if they can."""
+
+    def __init__(self, name: str, spec: McpServerSpec, connect: Connect, pins: PinStore) -> None:
+        self.name = name
+        self.spec = spec
+        self.problem = "it has not been reached yet"
+        self.listed: dict[str, dict[str, Any]] = {}
+        self.sources: list[McpToolSource] = []
+        self.tried = asyncio.Event()
+        """Set once it was reached or its problem is known."""
+        self._connect = connect
+        self._pins = pins
+        self._kept: dict[str, _Kept] = {}
+        self._listed_at = 0.0
+        self._tasks = Tasks(f"mcp-server-{name}")
+
+    async def tend(self) -> None:
+        """Try until the server has listed its tools once."""
+        pause = FIRST_PAUSE
+        while not await self.probe():
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MAX_PAUSE)
+
+    async def probe(self) -> bool:
+        """Connect and list the tools; return whether that worked, else ``problem`` says why not."""
+        try:
+            async with self._using(SHARED) as connection:
+                await self._list(connection)
+        except (StartError, ServerAway, ServerError, LostConnection) as error:
+            reason = str(error)
+            if reason != self.problem:
+                log.warning("mcp_server_unavailable", server=self.name, reason=reason)
+            self.problem = reason
+            return False
+        finally:
+            self.tried.set()
+        return True
+
+    @contextlib.asynccontextmanager
+    async def connected(self, tool: str, context: ToolContext) -> AsyncIterator[Connection]:
+        """Enter with a connection for a call of ``tool``, whose description was compared with the accepted one lately.
+
+        Raises ``ServerAway``, ``LostConnection`` or ``ServerError``.
+        """
+        async with self._using(self._scope_of(context)) as connection:
+            if time.monotonic() - self._listed_at > LIST_AGAIN_SECONDS:
+                await self._list(connection)
+            yield connection
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        for kept in self._kept.values():
+            await _close(kept)
+        await self._tasks.aclose()
+
+    def _scope_of(self, context: ToolContext) -> str:
+        if self.spec.scope == "server":
+            return SHARED
+        if self.spec.scope == "tenant":
+            return context.tenant_id
+        user = context.caller.user or {}
+        return f"{context.tenant_id} {user.get('identity', '')}"
+
+    async def _list(self, connection: Connection) -> None:
+        self.listed = {str(tool["name"]): tool for tool in await connection.list_tools()}
+        self._listed_at = time.monotonic()
+        for source in self.sources:
+            source.update(self.listed, await self._pins.accepted(source.agent, self.name, self.listed))
+        self.problem = ""
+
+    @contextlib.asynccontextmanager
+    async def _using(self, scope: str) -> AsyncIterator[Connection]:
+        kept = self._kept.get(scope)
+        if kept is None:
+            await self._make_room()
+            kept = self._kept[scope] = _Kept()
+        kept.users += 1
+        if kept.closing is not None:
+            kept.closing.cancel()
+        try:
+            yield await self._opened(kept)
+        finally:
+            kept.users -= 1
+            kept.used_at = time.monotonic()
+            if not kept.users:
+                loop = asyncio.get_running_loop()
+                kept.closing = loop.call_later(IDLE_SECONDS, self._close_idle, scope)
+
+    async def _opened(self, kept: _Kept) -> Connection:
+        """Return the open connection, or a new one: not sooner after failures than their number allows."""
+        async with kept.lock:
+            if kept.connection is not None and not kept.connection.ended:
+                return kept.connection
+            if (wait := kept.not_before - time.monotonic()) > 0:
+                raise ServerAway(f"it failed {kept.failures} times in a row; the next attempt is in {wait:.0f} s")
+            if kept.connection is not None:
+                await kept.connection.aclose()
+            kept.connection = connection = self._connect(self.name, self.spec)
+            opened_at = time.monotonic()
+            try:
+                await connection.open()
+            except BaseException:
+                kept.connection = None
+                kept.failures += 1
+                kept.not_before = opened_at + min(FIRST_PAUSE * 2 ** (kept.failures - 3), MAX_PAUSE)
+                raise
+            kept.failures = 0
+            return connection
+
+    async def _make_room(self) -> None:
+        """Close the connection that was not used for the longest time, if there are as many as may be."""
+        if len(self._kept) < MAX_CONNECTIONS:
+            return
+        idle = [scope for scope, kept in self._kept.items() if not kept.users]
+        if not idle:
+            raise ServerAway(f"all {MAX_CONNECTIONS} connections to it are in use")
+        await _close(self._kept.pop(min(idle, key=lambda scope: self._kept[scope].used_at)))
+
+    def _close_idle(self, scope: str) -> None:
+        kept = self._kept.get(scope)
+        if kept is not None and not kept.users:
+            del self._kept[scope]
+            self._tasks.start(_close(kept), name="idle")
+
+
+async def _close(kept: _Kept) -> None:
+    if kept.closing is not None:
+        kept.closing.cancel()
+    connection, kept.connection = kept.connection, None
+    if connection is not None:
+        await connection.aclose()
+
+
+class McpServers:
+    """The servers of an agents file by name. Only those that agents use are connected."""
+
+    def __init__(self, specs: Mapping[str, McpServerSpec], connect: Connect, pins: PinStore | None = None) -> None:
+        pins = pins or FirstSeen()
+        self._servers = {name: McpServer(name, spec, connect, pins) for name, spec in specs.items()}
+        self._tasks = Tasks("mcp")
+
+    def source(self, agent: str, server: str, names: Iterable[str]) -> McpToolSource:
+        """Return the tools ``names`` of ``server`` for ``agent``. Raises ``StartError`` for an unknown server."""
+        found = self.get(server)
+        source = McpToolSource(agent, found, tuple(names))
+        found.sources.append(source)
+        return source
+
+    def sources(self, agent: str, names: Iterable[McpToolName]) -> list[McpToolSource]:
+        """Return the tools of each server that ``names`` contain. Raises ``StartError``."""
+        by_server: dict[str, list[str]] = {}
+        for name in names:
+            by_server.setdefault(name.server, []).append(name.tool)
+        return [self.source(agent, server, tools) for server, tools in by_server.items()]
+
+    def get(self, name: str) -> McpServer:
+        """Return the server ``name``. Raises ``StartError``."""
+        if name not in self._servers:
+            known = ", ".join(self._servers) or "none"
+            raise StartError(f"there is no MCP server {name!r}: define [mcp.{name}]. Defined: {known}")
+        return self._servers[name]
+
+    @property
+    def needed(self) -> list[McpServer]:
+        """The servers that agents use."""
+        return [server for server in self._servers.values() if server.sources]
+
+    def start(self) -> None:
+        """Begin to connect."""
+        for server in self.needed:
+            self._tasks.start(server.tend(), name=server.name)
+
+    async def wait(self, seconds: float = START_SECONDS) -> None:
+        """Wait until each server was reached or its problem is known; at most ``seconds``."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await asyncio.gather(*(server.tried.wait() for server in self.needed))
+
+    async def aclose(self) -> None:
+        """Close all connections."""
+        await self._tasks.aclose()
+        await asyncio.gather(*(server.aclose() for server in self._servers.values()))
+
+
+def connector(folder: Path, lookup: Lookup, allowed: AddressAllowlist) -> Connect:
+    """Return how connections are made: with the SDK, which the first one imports.
+
+    ``folder``: where relative paths start; ``lookup``: variables that headers and environments refer to.
+    """
+
+    def connect(name: str, spec: McpServerSpec) -> Connection:
+        try:
+            from app.agents.mcp.connection import McpConnection
+        except ModuleNotFoundError as error:
+            raise StartError(f"{error.name} is not installed: install agent-service[mcp]") from error
+        if spec.url:
+            try:
+                check_url(spec.url, allowed)
+            except ValueError as error:
+                raise StartError(f"url: {error}") from None
+        try:
+            resolved = resolve(spec, folder, lookup)
+        except AgentServiceError as error:
+            raise StartError(str(error)) from error
+        return McpConnection(name, spec, resolved, allowed)
+
+    return connect

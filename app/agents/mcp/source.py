@@ -1,0 +1,70 @@
+"""The tools of one MCP server that one agent uses: those that are as they were when they were accepted."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import structlog
+
+from app.agents.mcp.pins import digest_of
+from app.agents.mcp.spec import ALL, shown_name
+from app.agents.mcp.tool import McpTool
+from app.agents.tools.port import Tool
+
+if TYPE_CHECKING:
+    from app.agents.mcp.servers import McpServer
+
+log = structlog.get_logger(__name__)
+
+
+class McpToolSource:
+    """Tools ``names`` (``*``: all) of ``server`` for the agent ``agent`` (``app.agents.tools.port.ToolSource``)."""
+
+    def __init__(self, agent: str, server: "McpServer", names: Sequence[str]) -> None:
+        self.agent = agent
+        self.server = server
+        self.names = tuple(names)
+        self.version = 0
+        self._tools: list[Tool] = []
+        self._refused: dict[str, str] = {}
+
+    @property
+    def problem(self) -> str:
+        """Why none of the tools can be used; empty if they can."""
+        return f"the MCP server {self.server.name!r}: {self.server.problem}" if self.server.problem else ""
+
+    def tools(self) -> Sequence[Tool]:
+        """Return the tools that can be used now."""
+        return self._tools
+
+    def refusal(self, name: str) -> str:
+        """Return why the tool ``name``, as models call it, cannot be used; empty for a tool that is not refused."""
+        return self._refused.get(name, "")
+
+    def update(self, listed: Mapping[str, Mapping[str, Any]], accepted: Mapping[str, Mapping[str, Any]]) -> None:
+        """Take over what the server lists, tool by tool as far as it is as ``accepted``."""
+        tools: list[Tool] = []
+        refused: dict[str, str] = {}
+        for name in listed if ALL in self.names else self.names:
+            reason = _difference(listed.get(name), accepted.get(name))
+            if not reason:
+                try:
+                    tools.append(McpTool(self.server, listed[name]))
+                    continue
+                except ValueError as error:
+                    reason = f"it cannot be used: {error}"
+            refused[shown_name(self.server.name, name)] = reason
+        for name, reason in refused.items():
+            if self._refused.get(name) != reason:
+                log.warning("mcp_tool_stopped", agent=self.agent, server=self.server.name, tool=name, reason=reason)
+        self._tools, self._refused = tools, refused
+        self.version += 1
+
+
+def _difference(listed: Mapping[str, Any] | None, accepted: Mapping[str, Any] | None) -> str:
+    if listed is None:
+        return "the server does not offer it"
+    if accepted is None:
+        return "it is new: an operator has not accepted it yet"
+    if digest_of(listed) != digest_of(accepted):
+        return "its description or schema changed since an operator accepted it"
+    return ""

@@ -1,0 +1,165 @@
+"""An MCP server as the agents file describes it, ``[mcp.NAME]``, and the names of its tools."""
+
+import hashlib
+import re
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Literal, NamedTuple
+
+import msgspec
+
+from app.agents.tools.port import ToolClass
+from app.base.byte_sizes import parse_size
+from app.base.errors import StartError
+from app.infra.egress.addresses import host_of
+
+PREFIX = "mcp:"
+"""What names of tools in the agents file begin with: ``mcp:SERVER/TOOL``, or ``mcp:SERVER/*`` for all."""
+ALL = "*"
+MAX_TIMEOUT = 86_400
+MAX_NAME_LENGTH = 64
+"""Characters of a tool's name that every provider takes."""
+
+Lookup = Callable[[str], str | None]
+"""Returns the value of an environment variable, or the content of the file that ``NAME_FILE`` names; None if unset."""
+
+_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+_UNSUITABLE = re.compile(r"[^A-Za-z0-9_-]")
+_DECLARABLE = frozenset({ToolClass.READ_ONLY, ToolClass.IDEMPOTENT, ToolClass.UNSAFE})
+
+Seconds = Annotated[float, msgspec.Meta(gt=0, le=MAX_TIMEOUT)]
+
+
+class McpToolSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the operator declares of one tool; None: as for all tools of its server."""
+
+    tool_class: ToolClass | None = None
+    timeout: Seconds | None = None
+
+
+class McpServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One server: its ``url``, or the ``command`` (program and arguments) that starts it as a child process.
+
+    ``headers`` of HTTP requests and ``env`` of the process may refer to variables of the environment as ``${NAME}``.
+    ``folder``: working directory of the process; ``memory``: its limit, like ``1GiB``. ``scope``: whom one connection
+    (and one process) serves. ``timeout``: seconds for one call. ``attempts``: how often a call is sent that did not
+    reach the server; ``when_away``: what then, ``tell`` the model or ``wait`` until the run's time limit.
+    """
+
+    url: str = ""
+    command: list[str] = []
+    headers: dict[str, str] = {}
+    env: dict[str, str] = {}
+    folder: str = ""
+    memory: str = ""
+    scope: Literal["server", "tenant", "user"] = "server"
+    revision: Literal["auto", "2026-07-28", "2025-11-25"] = "auto"
+    tool_class: ToolClass = ToolClass.UNSAFE
+    timeout: Seconds = 60.0
+    attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
+    when_away: Literal["tell", "wait"] = "tell"
+    tools: dict[str, McpToolSpec] = {}
+
+    def class_of(self, tool: str) -> ToolClass:
+        """Return the declared class of ``tool``."""
+        declared = self.tools.get(tool, McpToolSpec()).tool_class
+        return self.tool_class if declared is None else declared
+
+    def timeout_of(self, tool: str) -> float:
+        """Return the timeout of a call of ``tool`` in seconds."""
+        declared = self.tools.get(tool, McpToolSpec()).timeout
+        return self.timeout if declared is None else declared
+
+    def check(self) -> None:
+        """Raise ``ValueError`` with what is wrong, to be read after the server's name."""
+        if bool(self.url) == bool(self.command):
+            raise ValueError("give either url or command, a list of the program and its arguments")
+        if self.url:
+            try:
+                host_of(self.url)
+            except ValueError as error:
+                raise ValueError(f"url: {error}") from None
+        others = ("env", "folder", "memory") if self.url else ("headers",)
+        if wrong := [name for name in others if getattr(self, name)]:
+            raise ValueError(f"{wrong[0]} applies to a server with {'command' if self.url else 'url'} only")
+        if self.memory:
+            parse_size(self.memory)
+        for declared in (self.tool_class, *(one.tool_class for one in self.tools.values())):
+            if declared not in {None, *_DECLARABLE}:
+                raise ValueError(
+                    f"tool_class {declared} is not for tools of MCP servers: use {', '.join(sorted(_DECLARABLE))}"
+                )
+
+
+class ResolvedServer(NamedTuple):
+    """A server with the values of the variables that its headers or environment refer to."""
+
+    headers: dict[str, str]
+    env: dict[str, str]
+    program: str
+    folder: Path
+
+
+def resolve(spec: McpServerSpec, folder: Path, lookup: Lookup) -> ResolvedServer:
+    """Return what a connection needs; relative paths start from ``folder``. Raises ``StartError``."""
+    program = ""
+    if spec.command:
+        first = spec.command[0]
+        local = folder / first
+        found = str(local) if "/" in first and local.is_file() else shutil.which(first)
+        if found is None:
+            raise StartError(f"the program {first!r} is not found: install it, or give its path")
+        program = found
+    where = folder / spec.folder
+    if not where.is_dir():
+        raise StartError(f"folder: there is no directory {where}")
+    return ResolvedServer(_expanded(spec.headers, lookup), _expanded(spec.env, lookup), program, where)
+
+
+def _expanded(values: Mapping[str, str], lookup: Lookup) -> dict[str, str]:
+    def value_of(match: re.Match[str]) -> str:
+        value = lookup(match[1])
+        if value is None:
+            raise StartError(f"the variable {match[1]} is not set: set it, or {match[1]}_FILE")
+        return value
+
+    return {name: _REFERENCE.sub(value_of, text) for name, text in values.items()}
+
+
+class McpToolName(NamedTuple):
+    """A tool, or all tools (``*``), of a server, as the agents file names it."""
+
+    server: str
+    tool: str
+
+
+def parse_name(text: str) -> McpToolName | None:
+    """Parse ``mcp:SERVER/TOOL``; None for any other name. Raises ``StartError`` if a part is missing."""
+    if not text.startswith(PREFIX):
+        return None
+    server, _, tool = text.removeprefix(PREFIX).partition("/")
+    if not server or not tool:
+        raise StartError(f"tool {text!r}: write mcp:SERVER/TOOL, or mcp:SERVER/* for all tools of the server")
+    return McpToolName(server, tool)
+
+
+def shown_name(server: str, tool: str) -> str:
+    """Return the name under which a model calls ``tool`` of ``server``: ``SERVER__TOOL``, which every provider takes.
+
+    A name that had to be changed ends with a digest of the original, so that no two tools share one.
+    """
+    name = f"{server}__{tool}"
+    suitable = _UNSUITABLE.sub("_", name)
+    if suitable == name and len(name) <= MAX_NAME_LENGTH:
+        return name
+    digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+    return f"{suitable[: MAX_NAME_LENGTH - 9]}_{digest}"
+
+
+def shown_pattern(text: str) -> str:
+    """Return ``text``, an entry of ``approve.tools``, in terms of the names that models use."""
+    name = parse_name(text)
+    if name is None:
+        return text
+    return f"{name.server}__{ALL}" if name.tool == ALL else shown_name(*name)

@@ -1,0 +1,122 @@
+"""A tool of an MCP server as a tool of an agent: sends the call again where that is safe, follows its progress."""
+
+import asyncio
+import time
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Protocol
+
+from app.agents.mcp.content import tool_result
+from app.agents.mcp.port import Connection, LostConnection, OnProgress, ServerAway, ServerError
+from app.agents.mcp.spec import MAX_TIMEOUT, McpServerSpec, shown_name
+from app.agents.tools.port import ToolClass, ToolContext, ToolResult
+from app.base.json_schema import validator_of
+from app.providers.llm.port import ToolSpec
+
+if TYPE_CHECKING:
+    from contextlib import AbstractAsyncContextManager
+
+IDEMPOTENCY_KEY = "agent-service/idempotency-key"
+"""Where in a call's ``_meta`` a server finds the key that is the same for every attempt."""
+FIRST_PAUSE = 0.25
+MAX_PAUSE = 15.0
+"""Seconds before a call is sent again; doubled each time."""
+PROGRESS_SECONDS = 0.05
+"""Reports of progress that come faster are dropped."""
+MAX_MESSAGE_LENGTH = 500
+MAX_SCHEMA_BYTES = 64 * 1024
+MAX_DESCRIPTION_LENGTH = 8 * 1024
+
+SAFE_TO_REPEAT = frozenset({ToolClass.READ_ONLY, ToolClass.IDEMPOTENT})
+
+
+class Server(Protocol):
+    """What a tool needs of its server."""
+
+    name: str
+    spec: McpServerSpec
+
+    def connected(self, tool: str, context: ToolContext) -> "AbstractAsyncContextManager[Connection]":
+        """Enter with a connection for ``tool``. Raises as ``Connection``, and ``ServerError`` if the tool changed."""
+        ...
+
+
+class McpTool:
+    """The tool that ``server`` describes as ``described``. Raises ``ValueError`` if agents cannot use it."""
+
+    def __init__(self, server: Server, described: Mapping[str, Any]) -> None:
+        self._server = server
+        self._name = name = str(described["name"])
+        description = str(described.get("description") or described.get("title") or "")
+        parameters = dict(described["inputSchema"])
+        if len(description) > MAX_DESCRIPTION_LENGTH:
+            raise ValueError(f"its description has {len(description)} characters, more than {MAX_DESCRIPTION_LENGTH}")
+        if len(str(parameters)) > MAX_SCHEMA_BYTES:
+            raise ValueError(f"its schema is larger than {MAX_SCHEMA_BYTES} bytes")
+        validator_of(parameters)
+        self._output = validator_of(schema) if (schema := described.get("outputSchema")) else None
+        spec = server.spec
+        self.spec = ToolSpec(name=shown_name(server.name, name), description=description, parameters=parameters)
+        self.tool_class = spec.class_of(name)
+        self._seconds = spec.timeout_of(name)
+        self.timeout = self._seconds if spec.when_away == "tell" else float(MAX_TIMEOUT)
+
+    async def call(self, args: dict[str, Any], context: ToolContext) -> ToolResult:
+        """Call the tool; what the server answers with an error, and that it is away, is a result for the model."""
+        meta = {IDEMPOTENCY_KEY: context.idempotency_key}
+        attempt, pause = 0, FIRST_PAUSE
+        while True:
+            attempt += 1
+            try:
+                async with asyncio.timeout(self._seconds), self._server.connected(self._name, context) as connection:
+                    raw = await connection.call_tool(self._name, args, meta, self._progress_of(context))
+                return self._result(raw)
+            except ServerError as error:
+                return _failed(f"The server {self._server.name} answered with an error: {error}")
+            except LostConnection as error:
+                if self.tool_class not in SAFE_TO_REPEAT:
+                    return _failed(f"The connection was lost and whether the call took effect is not known: {error}")
+                reason = str(error)
+            except ServerAway as error:
+                reason = str(error)
+            if attempt >= self._server.spec.attempts and self._server.spec.when_away == "tell":
+                return _failed(f"The server {self._server.name} cannot be reached: {reason}")
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MAX_PAUSE)
+
+    async def lookup(self, key: str) -> ToolResult | None:
+        """Raise ``LookupError``: the protocol has no look-up of calls."""
+        raise LookupError("tools of MCP servers have no lookup")
+
+    def _result(self, raw: Mapping[str, Any]) -> ToolResult:
+        result = tool_result(raw)
+        if self._output is None or result.status == "error":
+            return result
+        if "structuredContent" not in raw:
+            return _failed("The server's result lacks the structured content that its schema promises.")
+        error = next(iter(self._output.iter_errors(raw["structuredContent"])), None)
+        if error is not None:
+            return _failed(f"The server's result does not match its own schema: {error.message[:300]}")
+        return result
+
+    def _progress_of(self, context: ToolContext) -> OnProgress:
+        """Return a callback that emits progress as ``custom`` events, not more often than people can read."""
+        last = 0.0
+
+        async def emit(progress: float, total: float | None, message: str | None) -> None:
+            nonlocal last
+            now = time.monotonic()
+            if now - last < PROGRESS_SECONDS and progress != total:
+                return
+            last = now
+            value = {"type": "mcp_progress", "tool": self.spec.name, "call_id": context.call_id, "progress": progress}
+            if total is not None:
+                value["total"] = total
+            if message:
+                value["message"] = message[:MAX_MESSAGE_LENGTH]
+            context.emit(value)
+
+        return emit
+
+
+def _failed(words: str) -> ToolResult:
+    return ToolResult(content=words, status="error")

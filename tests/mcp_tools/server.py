@@ -1,0 +1,83 @@
+"""A small MCP server of the official SDK, on standard input and output when it is run."""
+
+import asyncio
+import base64
+import os
+import sys
+from typing import Any
+
+from mcp.server import MCPServer
+from mcp.server.mcpserver import Context
+from mcp.server.mcpserver.exceptions import ToolError
+from mcp_types import AudioContent, CallToolResult, ImageContent, TextContent
+
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+SOUND = base64.b64encode(b"RIFF").decode()
+
+server = MCPServer("fixture", instructions="Tools for tests.")
+metas: list[dict[str, Any]] = []
+headers: list[dict[str, str]] = []
+cancelled: list[str] = []
+
+
+@server.tool()
+async def add(a: int, b: int) -> int:
+    """Add two numbers."""
+    return a + b
+
+
+@server.tool()
+async def environment() -> dict[str, str]:
+    """Return the variables of the process."""
+    return dict(os.environ)
+
+
+@server.tool()
+async def die(code: int = 3) -> str:
+    """End the process."""
+    sys.stderr.write("out of luck\n")
+    sys.stderr.flush()
+    os._exit(code)
+
+
+@server.tool()
+async def media() -> CallToolResult:
+    """Return a text, an image and a sound."""
+    return CallToolResult(
+        content=[
+            TextContent(type="text", text="here:"),
+            ImageContent(type="image", data=PIXEL, mime_type="image/png"),
+            AudioContent(type="audio", data=SOUND, mime_type="audio/wav"),
+        ]
+    )
+
+
+@server.tool()
+async def work(context: Context, steps: int = 3) -> str:
+    """Report progress, and what the request's metadata says."""
+    metas.append(dict(context.request_context.meta or {}))
+    headers.append(dict(context.headers or {}))
+    for step in range(1, steps + 1):
+        await context.report_progress(step, steps, f"step {step}")
+        await asyncio.sleep(0.06)
+    return "worked"
+
+
+@server.tool()
+async def hang(context: Context) -> str:
+    """Answer never."""
+    try:
+        await asyncio.Event().wait()
+    finally:
+        cancelled.append(str(context.request_id))
+    return "never"
+
+
+@server.tool()
+async def broken() -> str:
+    """Fail."""
+    raise ToolError("there are no orders")
+
+
+if __name__ == "__main__":
+    server.run()

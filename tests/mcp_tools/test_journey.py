@@ -1,0 +1,108 @@
+"""Agents of a served process that use tools of MCP servers."""
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from langgraph_sdk import get_client
+
+from tests.journeys.conftest import Served, serving
+from tests.mcp_tools import server as fixture
+
+AGENTS = """
+[mcp.fix]
+url = "{url}"
+headers = {{ X-Token = "Bearer ${{FIX_TOKEN}}" }}
+[mcp.fix.tools.add]
+tool_class = "read_only"
+
+[mcp.gone]
+url = "http://127.0.0.1:9/mcp"
+
+[agents.helper]
+model = "scripted:demo"
+tools = ["mcp:fix/*", "clock"]
+approve = {{ tools = ["mcp:fix/environment"] }}
+
+[agents.lost]
+model = "scripted:demo"
+tools = ["mcp:gone/*"]
+
+[agents.typed]
+function = "./typed.py:run"
+tools = ["mcp:fix/add"]
+"""
+
+TYPED = """
+from app.agents.function import Context
+
+async def run(context: Context, number: int) -> str:
+    return str(await context.tools.call("fix__add", int, a=number, b=1))
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(http_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("mcp")
+    (path / "agents.toml").write_text(AGENTS.format(url=http_url), encoding="utf-8")
+    (path / "typed.py").write_text(TYPED, encoding="utf-8")
+    return path
+
+
+@pytest.fixture(scope="module")
+def served(server_url: str, folder: Path) -> Iterator[Served]:
+    given = {"AGENT_CONFIG": str(folder / "agents.toml"), "AGENT_EGRESS_ALLOW": "127.0.0.1", "FIX_TOKEN": "t-1"}
+    with serving(server_url, folder, **given) as server:
+        yield server.wait_until_ready()
+
+
+async def test_agents_use_the_tools_of_a_server_and_those_of_a_broken_one_are_refused(served: Served) -> None:
+    async with get_client(url=served.base) as client:
+        await _use(client)
+    async with httpx.AsyncClient() as http:
+        refused = await http.post(f"{served.base}/runs/wait", json={"assistant_id": "lost", "input": "hello"})
+    assert refused.status_code == 503
+    assert "the MCP server 'gone': Connection refused" in refused.json()["detail"]
+    assert "mcp_server_unavailable" in served.log.read_text()
+
+
+async def _use(client: Any) -> None:
+    fixture.metas.clear()
+    fixture.headers.clear()
+    custom: list[Any] = []
+    answers: list[Any] = []
+    async for part in client.runs.stream(
+        None, "helper", input="call fix__work steps=2", stream_mode=["custom", "updates"]
+    ):
+        if part.event == "custom":
+            custom.append(part.data)
+        elif part.event == "updates":
+            answers += part.data.get("tools", {}).get("messages", [])
+    assert [(one["name"], one["content"], one["status"]) for one in answers] == [("fix__work", "worked", "success")]
+    assert (custom[0]["type"], custom[0]["tool"], custom[0]["progress"]) == ("mcp_progress", "fix__work", 1)
+    assert custom[-1]["progress"] == 2
+    assert fixture.metas[-1]["agent-service/idempotency-key"]
+    assert fixture.headers[-1]["x-token"] == "Bearer t-1"
+
+    wrong = await client.runs.wait(None, "helper", input="call fix__add a=two b=3")
+    assert "The call was not run, its arguments are wrong: /a:" in wrong["messages"][-2]["content"]
+
+    asked = await client.runs.wait(None, "helper", input="call fix__environment")
+    assert asked["__interrupt__"][0]["value"]["tool"] == "fix__environment"
+
+    typed = await client.runs.wait(None, "typed", input=41)
+    assert typed["messages"][-1]["content"] == "42"
+
+
+def test_the_check_of_agents_names_a_broken_server(folder: Path, served: Served) -> None:
+    command = [sys.executable, "-m", "app", "agents", "check", "--agents", str(folder / "agents.toml")]
+    done = subprocess.run(command, env=served.environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    assert [line.split()[:2] for line in lines if line.startswith("ok")][-2:] == [["ok", "helper"], ["ok", "typed"]]
+    (failed,) = [line for line in lines if line.startswith("failed")]
+    assert "agent 'lost': the MCP server 'gone': Connection refused" in failed

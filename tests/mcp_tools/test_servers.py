@@ -1,0 +1,99 @@
+"""Tools of real MCP servers, over HTTP and as child processes, in both revisions."""
+
+import asyncio
+import sys
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from app.agents.mcp.spec import McpServerSpec, McpToolSpec
+from app.agents.tools.port import ToolClass
+from tests.mcp_tools import server as fixture
+from tests.mcp_tools.conftest import connected, context_of
+from tests.waiting import eventually
+
+COMMAND = [sys.executable, str(Path(__file__).parent / "server.py")]
+
+
+@pytest.mark.parametrize("revision", ["auto", "2025-11-25"])
+async def test_tools_over_http_work_in_both_revisions(http_url: str, revision: Any) -> None:
+    spec = McpServerSpec(url=http_url, revision=revision, tools={"add": McpToolSpec(tool_class=ToolClass.READ_ONLY)})
+    async with connected(spec) as found:
+        assert not found.server.problem
+        add = found.tools["fix__add"]
+        assert (add.tool_class, found.tools["fix__work"].tool_class) == (ToolClass.READ_ONLY, ToolClass.UNSAFE)
+        assert add.spec.description == "Add two numbers."
+        assert set(add.spec.parameters["properties"]) == {"a", "b"}
+        result = await found.call("add", a=2, b=3)
+        assert (result.content, result.artifact, result.status) == (
+            "5",
+            {"structured_content": {"result": 5}},
+            "success",
+        )
+
+        media = await found.call("media")
+        assert media.content == [
+            {"type": "text", "text": "here:"},
+            {"type": "image", "base64": fixture.PIXEL, "mime_type": "image/png"},
+            {"type": "text", "text": "[audio: audio/wav, 4 bytes]"},
+        ]
+        (sound,) = media.artifact["content"]
+        assert sound["data"] == fixture.SOUND
+
+        events: list[dict[str, object]] = []
+        fixture.metas.clear()
+        assert (await found.call("work", context_of(events), steps=3)).content == "worked"
+        shown = [(event["progress"], event["total"], event["message"]) for event in events]
+        assert shown[0] == (1, 3, "step 1")
+        assert shown[-1] == (3, 3, "step 3")  # what comes in between faster than people read may be dropped
+        assert events[0]["tool"] == "fix__work"
+        assert fixture.metas[0]["agent-service/idempotency-key"] == "key-1"
+
+        failed = await found.call("broken")
+        assert failed.status == "error"
+        assert "there are no orders" in failed.content
+
+
+@pytest.mark.parametrize("revision", ["auto", "2025-11-25"])
+async def test_a_cancelled_or_timed_out_call_is_cancelled_at_the_server(http_url: str, revision: Any) -> None:
+    async with connected(McpServerSpec(url=http_url, revision=revision)) as found:
+        fixture.cancelled.clear()
+        task = asyncio.create_task(found.call("hang"))
+        await asyncio.sleep(0.3)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        await eventually(lambda: fixture.cancelled)
+        assert (await found.call("add", a=1, b=1)).content == "2"  # the connection is as good as before
+
+
+async def test_a_child_process_has_the_configured_environment_alone_and_is_started_again(tmp_path: Path) -> None:
+    spec = McpServerSpec(command=COMMAND, env={"TOKEN": "a-${SECRET}", "PYTHONPATH": str(Path.cwd())}, memory="2GiB")
+    values = {"SECRET": "hush"}
+    async with connected(spec, lookup=values.get) as found:
+        assert not found.server.problem
+        seen = msgspec.json.decode((await found.call("environment")).content)
+        assert {name: text for name, text in seen.items() if not name.startswith("LC_")} == {
+            "TOKEN": "a-hush",
+            "PYTHONPATH": str(Path.cwd()),
+        }
+        ended = await found.call("die", code=3)
+        assert ended.status == "error"
+        assert "not known: its process ended with code 3: out of luck" in ended.content
+        assert (await found.call("add", a=1, b=2)).content == "3"  # by a new process
+
+
+async def test_a_server_that_cannot_work_is_named_with_its_reason() -> None:
+    script = "import sys; print('no licence', file=sys.stderr); sys.exit(4)"
+    async with connected(McpServerSpec(command=[sys.executable, "-c", script])) as found:
+        assert found.server.problem == "its process ended with code 4: no licence"
+    async with connected(McpServerSpec(command=["no-such-program"])) as found:
+        assert "the program 'no-such-program' is not found" in found.server.problem
+    async with connected(McpServerSpec(url="http://127.0.0.1:9/mcp", headers={"A": "${GONE}"})) as found:
+        assert "the variable GONE is not set: set it, or GONE_FILE" in found.server.problem
+    async with connected(McpServerSpec(url="http://127.0.0.1:9/mcp")) as found:
+        assert "refused" in found.server.problem.lower()
+    async with connected(McpServerSpec(url="http://10.1.2.3/mcp")) as found:
+        assert "10.1.2.3 is not a public address; AGENT_EGRESS_ALLOW can allow it" in found.server.problem
