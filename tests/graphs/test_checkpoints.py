@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import asyncpg
 import pytest
 from langgraph_sdk.client import LangGraphClient
+
+from tests.journeys.conftest import Served
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -58,3 +61,28 @@ async def test_a_node_runs_a_graph_on_another_thread(client: LangGraphClient) ->
     assert (await client.threads.get_state(other))["values"] == {"count": 3}
     named: Any = await client.runs.wait(thread, "apart", input={"thread": "a name"})
     assert named["found"] == [1], "a thread whose name is no UUID"
+
+
+async def test_a_supersteps_checkpoint_step_and_events_are_one_transaction(
+    client: LangGraphClient, hosted: Served
+) -> None:
+    thread = (await client.threads.create())["thread_id"]
+    run = await client.runs.create(thread, "ledger", input={"most": 4})
+    await client.runs.join(thread, run["run_id"])
+    connection = await asyncpg.connect(hosted.environment["DATABASE_URL"])
+    try:
+        rows = await connection.fetch(
+            "select s.step, s.xmin::text as step_written, c.xmin::text as checkpoint_written,"
+            " array(select e.xmin::text from events e where e.run_id = s.run_id) as events_written,"
+            " (select r.xmin::text from runs r where r.run_id = s.run_id) as run_written"
+            " from steps s join checkpoints c on c.checkpoint_id = s.checkpoint_id where s.run_id = $1 order by s.step",
+            run["run_id"],
+        )
+    finally:
+        await connection.close()
+    assert len(rows) == 5, "the input's superstep and four of the node"
+    for row in rows:
+        assert row["step_written"] == row["checkpoint_written"]
+        assert row["step_written"] in row["events_written"]
+    assert len({row["step_written"] for row in rows}) == 5
+    assert rows[-1]["step_written"] == rows[-1]["run_written"], "the last step and the end"

@@ -26,7 +26,7 @@ class Fleet:
             self.together.append(len(self.inside))
             await asyncio.sleep(0)
             for _ in range(steps):
-                self.quarantine.step_committed(admitted)
+                self.quarantine.progressed(admitted)
             if deadly and not ended.done():
                 self.end_worker()
             if ended.done():
@@ -79,8 +79,14 @@ async def test_a_suspect_survives_for_a_while_and_lets_others_in(monkeypatch: py
     other = await fresh
     assert again.harmless
     guarded.begin(other)
+    guarded.progressed(again)
     guarded.worker_ended()
     assert attempts.alone is False
+    assert attempts.recent == 2, "since the step, and one for the end before it"
+    last = await guarded.enter(attempts)
+    guarded.begin(last)
+    guarded.progressed(last)
+    assert attempts.recent == 1
 
 
 @pytest.mark.timeout(20)

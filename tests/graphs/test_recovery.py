@@ -1,6 +1,7 @@
 """Runs that lose their owner or their process: no node whose writes are committed runs again."""
 
 import asyncio
+import contextlib
 import os
 import signal
 from collections.abc import AsyncIterator
@@ -10,17 +11,20 @@ from uuid import UUID
 
 import pytest
 
+from app.agents.langgraph import worker as worker_module
 from app.agents.langgraph.agent import GraphAgent
+from app.agents.langgraph.quarantine import RunAttempts
 from app.agents.langgraph.store import GraphStore
-from app.agents.langgraph.worker import GraphProject, GraphWorker
+from app.agents.langgraph.worker import GraphProject, GraphWorker, WorkerRun
 from app.agents.port import RunInstructions, Step
 from app.agents.testing import FakeRunContext
 from app.base.errors import LeaseLost
 from app.domain.caller import Caller
 from app.domain.messages import Usage
 from tests.graphs.conftest import PROJECT
+from tests.long_form import FULL
 
-GRAPHS = {name: f"./graphs.py:{name}" for name in ("loop", "parallel", "chat", "metered")}
+GRAPHS = {name: f"./graphs.py:{name}" for name in ("loop", "ledger", "parallel", "chat", "metered")}
 
 
 class NoStore:
@@ -89,6 +93,85 @@ async def test_a_run_goes_on_behind_every_commit_without_repeating_a_node(worker
         await next_owner.play(loop)
         assert next_owner.state.get("count") == most
         assert effects(dying.thread_id).count("add") == most, f"behind commit {boundary}"
+
+
+class Ledger(DyingContext):
+    """Notes each committed count in the file in which the nodes note that they ran."""
+
+    def __init__(self, before: FakeRunContext | None, dies_after: int, file: Path) -> None:
+        super().__init__(before, dies_after)
+        self.file = file
+
+    def count(self) -> None:
+        with self.file.open("a") as file:
+            file.write(f"{self.thread_id} committed {self.state.get('count') or 0}\n")
+        super().count()
+
+
+def repeated(file: Path) -> list[str]:
+    """Return the nodes that ran again after their writes were committed."""
+    committed: dict[str, int] = {}
+    found: list[str] = []
+    for line in file.read_text().splitlines():
+        thread, what, count = line.split()
+        if what == "committed":
+            committed[thread] = max(committed.get(thread, 0), int(count))
+        elif int(count) <= committed.get(thread, 0):
+            found.append(line)
+    return found
+
+
+@pytest.mark.timeout(100)
+async def test_no_node_runs_again_though_each_of_fifty_owners_loses_the_run(
+    worker: GraphWorker, tmp_path: Path
+) -> None:
+    boundaries, file = 50, tmp_path / "effects"
+    graph = GraphAgent("ledger", worker, GraphStore(NoStore(), NoStore()), seconds=60)
+    context = Ledger(None, 1, file)
+    with pytest.raises(LeaseLost):
+        await context.play(graph, {"most": boundaries})
+    for _ in range(boundaries):
+        context = Ledger(context, 1, file)
+        with contextlib.suppress(LeaseLost):
+            await context.play(graph)
+    assert context.state.get("count") == boundaries
+    assert file.read_text().count(" ran ") == boundaries
+    assert repeated(file) == []
+
+
+@pytest.mark.skipif(not FULL, reason="takes an hour: FULL=1")
+@pytest.mark.timeout(14400)
+async def test_no_node_runs_again_behind_a_thousand_kills(
+    worker: GraphWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The worker process is killed right after each commit of one run, while three others run."""
+    monkeypatch.setattr(worker_module, "MAX_RESTART_SECONDS", 0.25)
+    kills, steps, file = 0, 20, tmp_path / "effects"
+    graph = GraphAgent("ledger", worker, GraphStore(NoStore(), NoStore()), seconds=600)
+
+    class Killing(Ledger):
+        def count(self) -> None:
+            nonlocal kills
+            super().count()
+            pid = worker.pid
+            if pid is not None and pid == processes.pop(str(self.run_id), None):  # else reports of an ended process
+                os.kill(pid, signal.SIGKILL)
+                kills += 1
+
+    processes: dict[str, int | None] = {}
+    opened = worker.open
+
+    async def opening(attempts: RunAttempts, **message: Any) -> WorkerRun:
+        run = await opened(attempts, **message)
+        processes[message["run_id"]] = worker.pid
+        return run
+
+    monkeypatch.setattr(worker, "open", opening)
+    while kills < 1000:
+        runs = [Killing(None, 0, file), *(Ledger(None, 0, file) for _ in range(3))]
+        await asyncio.gather(*(run.play(graph, {"most": steps}) for run in runs))
+        assert [run.state.get("count") for run in runs] == [steps] * 4
+    assert repeated(file) == []
 
 
 @pytest.mark.timeout(100)

@@ -1,9 +1,8 @@
 """Decides which runs are in the worker process together, after runs that may have ended an earlier one.
 
 The rules of the engine for its own processes (decision 0012), in small. A run under which the worker ended is a suspect
-until it commits a step or survives for a while. Suspects begin before other runs: on their second attempt in groups,
-later alone. An end of the process counts against a run only if it was the only suspect, so no run fails because of its
-neighbours.
+until it commits something or survives for a while. Suspects begin before other runs: on their second attempt in groups,
+later alone. A run fails only if the process has ended with no other run in it, so none fails because of its neighbours.
 """
 
 import asyncio
@@ -27,10 +26,10 @@ class RunAttempts:
         self.recent = 0
         self.total = 0
         self.alone = False
-        """Whether the run was the only suspect when the worker ended the last time."""
+        """Whether no other run was in the worker when it ended the last time."""
 
-    def step_committed(self) -> None:
-        """Forget the ends of the worker before the step, but not that there were some."""
+    def progressed(self) -> None:
+        """Forget the ends of the worker before a commit, but not that there were some."""
         self.recent = min(self.recent, 1)
 
     def worker_ended(self, *, alone: bool) -> None:
@@ -109,20 +108,19 @@ class WorkerQuarantine:
         self._inside.discard(admitted)
         self._admit()
 
-    def step_committed(self, admitted: AdmittedRun) -> None:
-        """Take note that the run has committed a step, which proves it harmless."""
-        admitted.attempts.step_committed()
+    def progressed(self, admitted: AdmittedRun) -> None:
+        """Take note that the run has committed a step, or the writes of a node, which proves it harmless."""
+        admitted.attempts.progressed()
         self._prove(admitted)
 
     def worker_ended(self) -> None:
         """Make the runs that the worker ran suspects of its end."""
         ended = {one for one in self._inside if one.begun}
         self._inside -= ended
-        suspects = [one for one in ended if not one.harmless]
         for one in ended:
             if one.proof is not None:
                 one.proof.cancel()
-            one.attempts.worker_ended(alone=suspects == [one])
+            one.attempts.worker_ended(alone=len(ended) == 1)
         self._admit()
 
     def _suspects(self) -> list[AdmittedRun]:
@@ -142,7 +140,7 @@ class WorkerQuarantine:
             return not suspects
         if suspects:
             return attempt == 1 and len(suspects) < GROUP and all(one.attempts.recent == 1 for one in suspects)
-        return waiting.overdue or all(one.harmless for one in self._inside)
+        return waiting.overdue or not self._inside or (attempt == 1 and all(one.harmless for one in self._inside))
 
     def _overdue(self, waiting: _Waiting) -> None:
         waiting.overdue = True

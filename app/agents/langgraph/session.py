@@ -73,7 +73,7 @@ class GraphSession:
     async def run(self, worker: GraphWorker, attempts: RunAttempts) -> RunOutcome:
         """Run the graph to its end. Raises ``WorkerEnded``, the graph's own error, and what a commit raises."""
         run = await worker.open(attempts, **self._request())
-        self._on_commit = lambda: worker.step_committed(run)
+        self._on_commit = lambda: worker.progressed(run)
         self._context.on_drain(lambda: run.send("drain"))
         try:
             while (report := await self._next(run)) is not None:
@@ -156,8 +156,9 @@ class GraphSession:
             await self._context.amend(update_of(held.changes))
         elif held is not None:
             await self._context.commit(self._step(held))
-            self._on_commit()
             self._streamed.clear()
+        if held is not None:
+            self._on_commit()
 
     def _step(self, report: StepReport) -> Step:
         usage = report.usage

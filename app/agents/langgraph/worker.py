@@ -161,10 +161,9 @@ class GraphWorker:
             raise
         return run
 
-    def step_committed(self, run: WorkerRun) -> None:
-        """Take note that ``run`` has committed a step."""
-        if run.admitted.suspect:
-            self._quarantine.step_committed(run.admitted)
+    def progressed(self, run: WorkerRun) -> None:
+        """Take note that ``run`` has committed something."""
+        self._quarantine.progressed(run.admitted)
 
     def close(self, run: WorkerRun) -> None:
         """Take no more reports of ``run``, and stop it if it still runs."""

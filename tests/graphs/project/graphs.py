@@ -189,6 +189,21 @@ loop = (
 )
 
 
+def count_up(state: Count, config: RunnableConfig) -> Count:
+    count = state.get("count", 0) + 1
+    effect(f"ran {count}", config)
+    return {"count": count}
+
+
+ledger = (
+    StateGraph(Count)
+    .add_node(count_up)
+    .add_edge(START, "count_up")
+    .add_conditional_edges("count_up", lambda state: "count_up" if state["count"] < state["most"] else END)
+    .compile()
+)
+
+
 async def wait(state: Draft, config: RunnableConfig) -> Draft:
     effect("wait", config)
     await asyncio.sleep(30)
