@@ -22,7 +22,7 @@ COMPOSE ?= podman compose
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test quick check audit secrets-scan lint format format-check types contracts migrations bench soak faults abuse lock minilm docs docs-config docs-metrics observability image up e2e clean
+.PHONY: help run test quick check audit secrets-scan lint format format-check types contracts migrations bench soak faults abuse suites lock minilm docs docs-config docs-metrics observability image up e2e clean
 
 help:  ## list these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -77,6 +77,9 @@ faults: $(READY)  ## the fault bench; FULL=1: 500 random programs under kills (A
 abuse: $(READY)  ## expensive requests to every route; FULL=1: all of them, and long attacks
 	FULL=$(FULL) $(PY) -m pytest tests/abuse -n 0 $(ARGS)
 
+suites: $(READY) $(VENV)/.suites/.ready  ## other projects' suites of the protocols, pinned (docs/reference/suites.md)
+	FULL=1 $(PY) -m pytest tests/suites -n 0 $(ARGS)
+
 docs: $(READY) $(VENV)/.docs/.ready  ## the documentation site, links checked, into build/docs/site/ (opens from the folder)
 	$(PY) -m docs.site $(VENV)/.docs/bin/zensical
 
@@ -94,6 +97,7 @@ lock: $(VENV)/.tools  ## compile the lock files (ARGS="--upgrade")
 	$(call LOCK,build,--group build)
 	$(call LOCK,audit,--group audit)
 	$(call LOCK,docs,--group docs)
+	$(call LOCK,suites,--group suites)
 	$(call LOCK,runtime,pyproject.toml)
 	$(call LOCK,auth,pyproject.toml --extra auth -c requirements/runtime.txt -c requirements/dev.txt)
 	$(call LOCK,mcp,pyproject.toml --extra mcp -c requirements/runtime.txt -c requirements/dev.txt)
@@ -137,6 +141,11 @@ $(VENV)/.tools: requirements/build.txt
 $(VENV)/.audit/.ready: requirements/audit.txt | $(VENV)/.tools
 	$(PY) -m venv --clear $(VENV)/.audit
 	$(VENV)/.audit/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement requirements/audit.txt
+	@touch $@
+
+$(VENV)/.suites/.ready: requirements/suites.txt requirements/uv.py | $(VENV)/.tools
+	$(PY) -m venv --clear --without-pip $(VENV)/.suites
+	$(UV) pip install --quiet --require-hashes --python $(VENV)/.suites/bin/python --requirement requirements/suites.txt
 	@touch $@
 
 $(VENV)/.docs/.ready: requirements/docs.txt requirements/uv.py | $(VENV)/.tools

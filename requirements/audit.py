@@ -16,7 +16,17 @@ from typing import Any, NamedTuple
 
 HERE = Path(__file__).parent
 OUT = HERE.parent / "build" / "audit"
-LOCKS = ("runtime.txt", "build.txt", "dev.txt", "audit.txt", "docs.txt", "auth.txt", "mcp.txt", "minilm.txt")
+LOCKS = (
+    "runtime.txt",
+    "build.txt",
+    "dev.txt",
+    "audit.txt",
+    "docs.txt",
+    "suites.txt",
+    "auth.txt",
+    "mcp.txt",
+    "minilm.txt",
+)
 SHIPPED = "auth.txt"
 """The lock file of the image: the program with its extra `auth`."""
 FINE, FOUND, UNKNOWN = 0, 1, 3

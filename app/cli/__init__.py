@@ -13,6 +13,8 @@
 - ``init``: ``agent-service init``
 - ``keys``: ``agent-service keys``
 - ``main``: the command ``agent-service``
+- ``mcp``: ``agent-service mcp``
+- ``mcp_config``: ``agent-service mcp config``: what MCP clients are to read
 - ``migrate``: ``agent-service migrate``
 - ``new``: ``agent-service new``
 - ``runs``: ``agent-service runs``

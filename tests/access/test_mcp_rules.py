@@ -4,17 +4,21 @@ from typing import Any
 from uuid import UUID
 
 import httpx
+import msgspec
 
 from app.security.access.structs import READ, ROLES
-from tests.system.services import Service, serving
+from tests.system.services import API, Service, serving
 
 ISSUER = "https://login.example.com"
 META = "io.modelcontextprotocol/"
 TASKS: dict[str, Any] = {"extensions": {f"{META}tasks": {}}}
 NAMED = {"tools/call": "name", "tasks/get": "taskId", "tasks/update": "taskId", "tasks/cancel": "taskId"}
+NAMED |= {"resources/read": "uri", "prompts/get": "name"}
 
 
-async def send(service: Service, key: str, method: str, *, origin: str = "", **params: Any) -> httpx.Response:
+async def send(
+    service: Service, key: str, method: str, *, origin: str = "", path: str = "/mcp", **params: Any
+) -> httpx.Response:
     meta = {f"{META}protocolVersion": "2026-07-28", f"{META}clientCapabilities": TASKS}
     sent = {"x-api-key": key, "MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method}
     if origin:
@@ -22,7 +26,7 @@ async def send(service: Service, key: str, method: str, *, origin: str = "", **p
     if method in NAMED:
         sent["Mcp-Name"] = params[NAMED[method]]
     body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {**params, "_meta": meta}}
-    return await service.client.post("/mcp", json=body, headers=sent)
+    return await service.client.post(path, json=body, headers=sent)
 
 
 async def test_rights_rates_tenants_and_pages(database_url: str) -> None:
@@ -70,3 +74,91 @@ async def test_a_refusal_names_the_metadata_and_that_the_issuer(database_url: st
         assert refused.headers["www-authenticate"] == f'Bearer resource_metadata="{named}"'
         found = (await service.client.get("/.well-known/oauth-protected-resource/mcp/echo")).json()
         assert (found["resource"], found["authorization_servers"]) == ("http://localhost/agents/mcp/echo", [ISSUER])
+
+
+def said_in(answer: httpx.Response) -> Any:
+    """Return the text of a tool's result, from JSON or from the end of a stream."""
+    lines = [line[6:] for line in answer.text.splitlines() if line.startswith("data: ")]
+    result = msgspec.json.decode(lines[-1] if lines else answer.content)["result"]
+    text = result["content"][0]["text"]
+    return text if result["isError"] or lines else msgspec.json.decode(text)
+
+
+async def test_operators_operate_the_server_by_tools(database_url: str) -> None:
+    async with serving(database_url, AGENT_MCP_ADMIN="on") as service:
+        member = await service.key("mcp admin", *ROLES["member"])
+        operator = await service.key("mcp admin", *ROLES["operator"])
+        stranger = await service.key("mcp admin other", *ROLES["operator"])
+        assert (await send(service, member, "tools/list", path="/mcp/admin")).status_code == 403
+
+        async def call(tool: str, key: str = operator, **arguments: Any) -> Any:
+            return said_in(await send(service, key, "tools/call", path="/mcp/admin", name=tool, arguments=arguments))
+
+        tools = (await send(service, operator, "tools/list", path="/mcp/admin")).json()["result"]["tools"]
+        assert {tool["name"] for tool in tools if not tool["annotations"]["readOnlyHint"]} == {
+            "start_run",
+            "cancel_run",
+            "answer_question",
+        }
+        assert "assistant" in {agent["name"] for agent in await call("list_agents")}
+        run = await call("start_run", agent="echo", input="hello")
+        assert await call("follow_run", **run) == "echo: hello"
+        read = await call("read_run", **run)
+        assert (read["status"], read["events"][0]["type"], read["events"][-1]["status"]) == (
+            "success",
+            "started",
+            "success",
+        )
+        assert (await call("search_threads", status="idle"))["threads"][0]["thread_id"] == run["thread_id"]
+        assert [one["run_id"] for one in (await call("search_runs", agent="echo"))["runs"]] == [run["run_id"]]
+        assert (await call("read_thread", thread_id=run["thread_id"]))["status"] == "idle"
+        assert "not found" in await call("read_thread", stranger, thread_id=run["thread_id"])
+        assert "not found" in await call("follow_run", stranger, **run)
+        assert "Invalid arguments" in await call("start_run", agent="echo")
+        assert "409" not in await call("answer_question", thread_id=run["thread_id"], answers={"x": 1})
+        pages = (await send(service, operator, "resources/list", path="/mcp/admin")).json()["result"]["resources"]
+        assert {"docs://llms.txt", "docs://how-to/mcp.md"} <= {page["uri"] for page in pages}
+        page = await send(service, operator, "resources/read", path="/mcp/admin", uri="docs://how-to/mcp.md")
+        assert page.json()["result"]["contents"][0]["text"].startswith("# Offer agents over MCP")
+        outside = await send(service, operator, "resources/read", path="/mcp/admin", uri="docs://../pyproject.toml")
+        assert outside.json()["error"]["code"] == -32602
+    async with serving(database_url) as service:
+        key = await service.key("mcp admin", *ROLES["admin"])
+        off = await send(service, key, "tools/list", path="/mcp/admin")
+        assert "AGENT_MCP_ADMIN" in off.json()["error"]["message"]
+
+
+async def test_threads_documents_and_the_store_are_resources_of_their_tenant(database_url: str) -> None:
+    async with serving(database_url) as service:
+        owner, stranger = await service.key("mcp own", *ROLES["member"]), await service.key("mcp own not", READ)
+        headers = {"x-api-key": owner}
+        item = {"namespace": ["notes", "ann"], "key": "a b", "value": {"text": "tea"}}
+        assert (await service.client.put(f"{API}/store/items", json=item, headers=headers)).status_code < 300
+        thread = (await service.client.post(f"{API}/threads", json={}, headers=headers)).json()["thread_id"]
+        templates = (await send(service, owner, "resources/templates/list")).json()["result"]
+        assert [one["name"] for one in templates["resourceTemplates"]] == ["threads", "documents", "store"]
+        assert templates["cacheScope"] == "private"
+        for uri, said in ((f"agent://threads/{thread}", thread), ("agent://store/notes.ann/a%20b", "tea")):
+            read = (await send(service, owner, "resources/read", uri=uri)).json()["result"]
+            assert said in read["contents"][0]["text"]
+            assert (read["ttlMs"], read["cacheScope"]) == (0, "private")
+            refused = (await send(service, stranger, "resources/read", uri=uri)).json()["error"]
+            assert (refused["code"], refused["data"]) == (-32602, {"uri": uri})
+        for uri in ("agent://threads/x", "agent://documents/" + thread, "agent://nothing/1", "file:///etc/passwd"):
+            assert (await send(service, owner, "resources/read", uri=uri)).json()["error"]["code"] == -32602
+
+        async def completed(reference: dict[str, str], argument: str, typed: str, key: str = owner) -> list[str]:
+            wanted: dict[str, Any] = {"ref": reference, "argument": {"name": argument, "value": typed}}
+            answer = await send(service, key, "completion/complete", **wanted)
+            return list(answer.json()["result"]["completion"]["values"])
+
+        threads = {"type": "ref/resource", "uri": "agent://threads/{thread_id}"}
+        assert await completed(threads, "thread_id", thread[:8]) == [thread]
+        assert await completed(threads, "thread_id", "", stranger) == []
+        store = {"type": "ref/resource", "uri": "agent://store/{namespace}/{key}"}
+        assert await completed(store, "namespace", "no") == ["notes.ann"]
+        prompts = (await send(service, owner, "prompts/list")).json()["result"]["prompts"]
+        assert [prompt["name"] for prompt in prompts] == ["assistant"]
+        got = (await send(service, owner, "prompts/get", name="assistant", arguments={"input": "hi"})).json()["result"]
+        assert [message["content"]["text"][:9] for message in got["messages"]] == ["You are a", "hi"]
+        assert (await send(service, owner, "prompts/get", name="echo")).json()["error"]["code"] == -32602

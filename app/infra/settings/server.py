@@ -112,6 +112,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
             examples=["https://agents.example.com"],
         ),
     ] = ""
+    mcp_admin: Annotated[
+        Literal["on", "off"],
+        is_("AGENT_MCP_ADMIN", "`on`: operations of the server are MCP tools at `/mcp/admin`, for operators."),
+    ] = "off"
     root_path: Annotated[
         str,
         is_("ROOT_PATH", "The path under which a proxy serves this server.", pattern="^/.*[^/]$", examples=["/agents"]),

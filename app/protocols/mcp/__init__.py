@@ -10,6 +10,9 @@
 - ``errors``: JSON-RPC errors
 - ``structs``: wire shapes
 - ``agent_surface``: what ``/mcp`` and ``/mcp/{assistant}`` serve
+- ``admin``: what ``/mcp/admin`` serves
+- ``resources``: threads, documents and store items
+- ``documentation``: the service's own pages
 - ``agents``: agents as tools, their runs as calls
 - ``tasks``: runs as tasks
 - ``questions``: questions of a run as forms of a client

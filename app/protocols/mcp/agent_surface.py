@@ -9,7 +9,8 @@ from app.features.assistants.structs import Assistant
 from app.protocols.gateway import ProtocolGateway
 from app.protocols.mcp.agents import AgentTools
 from app.protocols.mcp.errors import INVALID_PARAMS, RpcError
-from app.protocols.mcp.surface import Caller, Capabilities, Named, Reply, ToolsOnly
+from app.protocols.mcp.resources import StoredResources
+from app.protocols.mcp.surface import Asked, Caller, Capabilities, Done, Named, Reply, ToolsOnly
 
 INSTRUCTIONS = (
     "Each tool is an agent. Tell it what you want in `input`. To continue a conversation, send the thread_id that the "
@@ -21,11 +22,21 @@ class AgentSurface(ToolsOnly):
     """All agents, or one ``assistant`` of them. Implements ``Surface``."""
 
     instructions = INSTRUCTIONS
-    capabilities = Capabilities(tasks=True)
+    capabilities = Capabilities(tasks=True, resources=True, prompts=True, completions=True)
 
-    def __init__(self, gateway: ProtocolGateway, tools: AgentTools, assistant: str | None = None) -> None:
+    def __init__(
+        self,
+        gateway: ProtocolGateway,
+        tools: AgentTools,
+        resources: StoredResources,
+        prompts: Mapping[str, str],
+        assistant: str | None = None,
+    ) -> None:
+        """``prompts``: the instructions of agents that have some, by name."""
         self._gateway = gateway
         self._tools = tools
+        self._resources = resources
+        self._prompts = prompts
         self._assistant = assistant
 
     async def tools(self, caller: Caller) -> list[dict[str, Any]]:
@@ -81,3 +92,34 @@ class AgentSurface(ToolsOnly):
     def follow_task(self, caller: Caller, task_id: str) -> AsyncGenerator[dict[str, Any], None]:
         """Follow a task."""
         return self._tools.follow_task(caller, task_id)
+
+    async def resource_templates(self, caller: Caller) -> list[dict[str, Any]]:
+        """Return the forms of threads, documents and items of the store."""
+        return self._resources.templates()
+
+    async def read_resource(self, caller: Caller, uri: str) -> list[dict[str, Any]]:
+        """Read one of them."""
+        return await self._resources.read(caller, uri)
+
+    async def prompts(self, caller: Caller) -> list[dict[str, Any]]:
+        """Return the instructions of each agent as a prompt."""
+        names = [tool["name"] for tool in await self.tools(caller)]
+        task = {"name": "input", "description": "What the prompt is to be applied to.", "required": False}
+        return [
+            {"name": name, "description": f"The instructions of the agent {name}.", "arguments": [task]}
+            for name in names
+            if name in self._prompts
+        ]
+
+    async def get_prompt(self, caller: Caller, call: Named) -> Done | Asked:
+        """Return the instructions of an agent, and the input that is given."""
+        if call.name not in {prompt["name"] for prompt in await self.prompts(caller)}:
+            return await super().get_prompt(caller, call)
+        given = call.arguments.get("input")
+        texts = [self._prompts[call.name], *([given] if isinstance(given, str) and given else [])]
+        messages = [{"role": "user", "content": {"type": "text", "text": text}} for text in texts]
+        return Done({"description": f"The instructions of the agent {call.name}.", "messages": messages})
+
+    async def complete(self, caller: Caller, reference: str, argument: str, typed: str) -> list[str]:
+        """Complete ids of threads and documents, and namespaces."""
+        return await self._resources.complete(caller, reference, argument, typed)

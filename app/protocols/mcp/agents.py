@@ -18,7 +18,7 @@ from app.engine.structs import CommandBody, ContinuedRun, RunCreate
 from app.protocols.gateway import OBSERVABLE, ProtocolGateway
 from app.protocols.mcp.errors import INVALID_PARAMS, RpcError
 from app.protocols.mcp.questions import Declined, answer_of, ask_of
-from app.protocols.mcp.results import ResultCollector, error_result
+from app.protocols.mcp.results import ResultCollector, error_result, questions_result
 from app.protocols.mcp.structs import TASKS
 from app.protocols.mcp.surface import (
     Asked,
@@ -107,14 +107,21 @@ class AgentTools:
         stop = functools.partial(self._stop, caller.principal, run)
         return Following(self._items(caller, run), stop if caller.envelope.stateless else None)
 
+    def watching(self, caller: Caller, run: CalledRun) -> Following:
+        """Follow a run for a caller who has not started it: it goes on without them, and its questions are shown."""
+        return Following(self._items(caller, run, asks=False))
+
     async def _stop(self, principal: Principal, run: CalledRun) -> None:
         """Cancel the call: what continues the run by now, if it still runs."""
         newest = await self._gateway.runs.continued(principal, run.thread_id, run.run_id)
         if newest.status in LIVE:
             await self._gateway.runs.stop(principal, newest.run_id)
 
-    async def _items(self, caller: Caller, run: CalledRun) -> AsyncGenerator[Item, None]:
-        """Yield the progress of a run and those that continue it, what they ask, and the result."""
+    async def _items(self, caller: Caller, run: CalledRun, *, asks: bool = True) -> AsyncGenerator[Item, None]:
+        """Yield the progress of a run and those that continue it, what they ask, and the result.
+
+        Without ``asks`` the questions of the run are the result.
+        """
         runs, principal = self._gateway.runs, caller.principal
         while True:
             collector = ResultCollector(run.structured)
@@ -127,6 +134,9 @@ class AgentTools:
                 raise Unavailable("The server is stopping; call again with the thread_id.", retry_after=1)
             if not collector.questions:
                 yield Done(collector.result(run.about))
+                return
+            if not asks:
+                yield Done(questions_result(collector.questions, run.about))
                 return
             yield self._asked(caller, run, collector.questions)
             following = await runs.answered(principal, run.thread_id, run.run_id)

@@ -1,13 +1,14 @@
 """HTTP routes of the Model Context Protocol: one address for all agents, one for each assistant."""
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from litestar import Controller, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
-from app.base.errors import Forbidden
-from app.features.access.guard import STARTS_RUNS_BY_MESSAGE, CurrentPrincipal, check_scope
+from app.base.errors import Forbidden, NotFound
+from app.features.access.guard import OPERATES, STARTS_RUNS_BY_MESSAGE, CurrentPrincipal, check_scope
 from app.features.access.idempotency import key_in
 from app.features.access.rate_limits import count_run
 from app.infra.http.event_streams import OpenResponse
@@ -15,10 +16,12 @@ from app.infra.http.host_and_cors import OriginRule
 from app.infra.http.problems import CHALLENGE, ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
 from app.protocols.gateway import ProtocolGateway
+from app.protocols.mcp.admin import AdminSurface
 from app.protocols.mcp.agent_surface import AgentSurface
 from app.protocols.mcp.agents import AgentTools
 from app.protocols.mcp.errors import error_shape
 from app.protocols.mcp.resource_metadata import challenge
+from app.protocols.mcp.resources import StoredResources
 from app.protocols.mcp.server import McpServer, Request
 from app.protocols.mcp.structs import RpcMessage
 from app.protocols.mcp.surface import Surface
@@ -28,13 +31,23 @@ OTHER_ORIGIN = "Web pages of that origin may not use this server. Add it to AGEN
 
 
 class McpParts(NamedTuple):
-    """What the routes work with. ``origins``: which web pages may use them."""
+    """What the routes work with. ``origins``: which web pages may use them. ``admin``: None if it is switched off.
+
+    ``prompts``: the instructions of agents that have some, by name.
+    """
 
     server: McpServer
     gateway: ProtocolGateway
     tools: AgentTools
+    resources: StoredResources
+    prompts: Mapping[str, str]
+    admin: AdminSurface | None
     records: AuditSink
     origins: OriginRule
+
+    def agents(self, assistant: str | None = None) -> AgentSurface:
+        """Return what all agents offer, or one ``assistant``."""
+        return AgentSurface(self.gateway, self.tools, self.resources, self.prompts, assistant)
 
 
 Mcp = NamedDependency[McpParts]
@@ -71,7 +84,16 @@ class McpController(Controller):
         self, data: JSONBody[RpcMessage], principal: CurrentPrincipal, mcp: Mcp, request: AnyRequest
     ) -> OpenResponse:
         """JSON, or server-sent events for a call. Calls need the scope `write`, all else `read`."""
-        return await serve(mcp, AgentSurface(mcp.gateway, mcp.tools), data, principal, request)
+        return await serve(mcp, mcp.agents(), data, principal, request)
+
+    @post("/admin", status_code=200, opt={**OPERATES, "llm_by_message": True}, summary="Serve a message to operations")
+    async def operations(
+        self, data: JSONBody[RpcMessage], principal: CurrentPrincipal, mcp: Mcp, request: AnyRequest
+    ) -> OpenResponse:
+        """Operations of the server as tools; 404 unless `AGENT_MCP_ADMIN` is on."""
+        if mcp.admin is None:
+            raise NotFound("Operations over MCP are switched off: set AGENT_MCP_ADMIN=on.")
+        return await serve(mcp, mcp.admin, data, principal, request)
 
     @post("/{assistant:str}", status_code=200, summary="Serve a message to one assistant")
     async def one_assistant(
@@ -83,7 +105,7 @@ class McpController(Controller):
         request: AnyRequest,
     ) -> OpenResponse:
         """As for all agents, with one tool: the assistant, given by id or agent's name."""
-        return await serve(mcp, AgentSurface(mcp.gateway, mcp.tools, assistant), data, principal, request)
+        return await serve(mcp, mcp.agents(assistant), data, principal, request)
 
 
 async def serve(

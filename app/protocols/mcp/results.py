@@ -85,6 +85,12 @@ def error_result(sentence: str, about: Mapping[str, Any]) -> dict[str, Any]:
     return {"content": [_text_block(sentence)], "isError": True, "_meta": dict(about)}
 
 
+def questions_result(questions: list[dict[str, Any]], about: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the result for a caller who is shown open questions."""
+    shown = msgspec.json.encode({"status": "interrupted", "questions": questions}).decode()
+    return {"content": [_text_block(shown)], "isError": False, "_meta": dict(about)}
+
+
 def _text_block(text: str) -> dict[str, Any]:
     return {"type": "text", "text": text}
 

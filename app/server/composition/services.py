@@ -89,7 +89,7 @@ def _build(
         health=build_health(watchdog, telemetry, persistence.database, engine, sources),
         streams=open_streams,
         gateway=gateway,
-        mcp=build_mcp(settings, persistence, gateway),
+        mcp=build_mcp(settings, file, persistence, features, gateway),
         proxies=TrustedProxies(settings.server.trusted_proxies.split(",")),
         background=Tasks("background"),
     )
