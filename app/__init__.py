@@ -3,6 +3,7 @@
 - ``agents``: what can run, behind one port
 - ``base``: primitives without dependencies
 - ``cli``: the command ``agent-service``: one verb a file
+- ``console``: the page for browsers, on the public API alone
 - ``domain``: what a run says and keeps: messages, events, state
 - ``engine``: what executes runs, and the tables that engine and features share
 - ``protocols``: the same runs on other wires

@@ -38,12 +38,21 @@ _EITHER = re.compile(r"\s+OR\s+|/")
 
 
 class Package(NamedTuple):
-    """A pinned package; ``licence`` is empty if it is not installed on this platform."""
+    """A pinned package; ``licence`` is empty if it is not installed on this platform.
+
+    ``kind`` is the package URL type (https://github.com/package-url/purl-spec).
+    """
 
     name: str
     version: str
     hashes: tuple[str, ...]
     licence: str = ""
+    kind: str = "pypi"
+
+    @property
+    def purl(self) -> str:
+        """Its package URL."""
+        return f"pkg:{self.kind}/{self.name}@{self.version}"
 
 
 def pinned(text: str) -> list[Package]:
@@ -53,6 +62,15 @@ def pinned(text: str) -> list[Package]:
     return [
         Package(match[1], match[2], tuple(_HASH.findall(text[match.start() : end])))
         for match, end in zip(starts, ends, strict=True)
+    ]
+
+
+def vendored() -> list[Package]:
+    """Return the libraries of web pages that lie in the repository; their hashes are those of the shipped files."""
+    libraries = tomllib.loads((HERE / "vendored.toml").read_text(encoding="utf-8"))
+    return [
+        Package(name, one["version"], tuple(one["files"].values()), one["licence"], "npm")
+        for name, one in libraries.items()
     ]
 
 
@@ -102,10 +120,10 @@ def bill(packages: Sequence[Package], version: str) -> dict[str, Any]:
     components = [
         {
             "type": "library",
-            "bom-ref": f"pkg:{KIND}/{package.name}@{package.version}",
+            "bom-ref": package.purl,
             "name": package.name,
             "version": package.version,
-            "purl": f"pkg:{KIND}/{package.name}@{package.version}",
+            "purl": package.purl,
             **({"licenses": [{"license": {"name": package.licence}}]} if package.licence else {}),
             "properties": [{"name": "agent-service:sha256", "value": digest} for digest in package.hashes],
         }
@@ -121,10 +139,6 @@ def bill(packages: Sequence[Package], version: str) -> dict[str, Any]:
         "components": components,
         "dependencies": [{"ref": "agent-service", "dependsOn": [part["bom-ref"] for part in components]}],
     }
-
-
-KIND = "pypi"
-"""The package URL type for Python (https://github.com/package-url/purl-spec)."""
 
 
 def vulnerabilities(pip_audit: str, lock: Path, out: Path) -> int:
@@ -165,6 +179,7 @@ def main(words: Sequence[str]) -> int:
     rows: list[str] = []
     for name in LOCKS[:3]:
         packages = [with_licence(package, rules) for package in pinned((HERE / name).read_text(encoding="utf-8"))]
+        packages += vendored() if name == "runtime.txt" else []
         (OUT / f"{name.removesuffix('.txt')}.cdx.json").write_text(
             json.dumps(bill(packages, project["version"]), indent=1), encoding="utf-8"
         )

@@ -214,7 +214,9 @@ def startup_message(settings: Settings, about: dict[str, str], seconds: float) -
     body = '{"assistant_id": "assistant", "stream_mode": "updates", "input": "What time is it, and what is 12*(3+4)?"}'
     data = Path(settings.database.data_dir).resolve()
     details = {name.capitalize(): text for name, text in about.items()}
-    rows = {"API": f"{base}/api/v1", "Docs": f"{base}/docs", **details, "Data": f"{data} (kept between starts)"}
+    console = {"Console": f"{base}/"} if settings.server.console == "on" else {}
+    addresses = {**console, "API": f"{base}/api/v1", "Docs": f"{base}/docs"}
+    rows = {**addresses, **details, "Data": f"{data} (kept between starts)"}
     lines = [
         f"\n  {styled('agent-service', BOLD)} is {styled('ready', GREEN)} in {seconds:.1f} s\n",
         *(f"  {styled(name.ljust(7), DIM)} {value}" for name, value in rows.items()),

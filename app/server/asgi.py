@@ -43,7 +43,9 @@ def _routed(services: AppServices, server: ServerSettings) -> Litestar:
     return Litestar(
         route_handlers=[
             Router(BASE_PATH, route_handlers=[*controllers_of(server.role)]),
-            *root_controllers_of(server.role, metrics=server.metrics_port in {0, server.port}),
+            *root_controllers_of(
+                server.role, metrics=server.metrics_port in {0, server.port}, console=server.console == "on"
+            ),
         ],
         middleware=[
             functools.partial(

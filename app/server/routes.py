@@ -2,6 +2,7 @@
 
 from litestar import Controller
 
+from app.console.controller import ConsoleController, ContentsController
 from app.features.assistants.controller import AssistantsController
 from app.features.crons.controller import CronsController
 from app.features.documents.controller import DocumentsController
@@ -50,7 +51,7 @@ def controllers_of(role: str) -> tuple[type[Controller], ...]:
     return (SystemController,) if role == "worker" else CONTROLLERS
 
 
-def root_controllers_of(role: str, *, metrics: bool) -> tuple[type[Controller], ...]:
+def root_controllers_of(role: str, *, metrics: bool, console: bool) -> tuple[type[Controller], ...]:
     """Return the controllers outside the base path; ``metrics``: served here, not on a port of their own."""
-    protocols = () if role == "worker" else PROTOCOLS
-    return (MetricsController, *protocols) if metrics else protocols
+    shown = (MetricsController,) if metrics else ()
+    return shown if role == "worker" else (*shown, ConsoleController if console else ContentsController, *PROTOCOLS)

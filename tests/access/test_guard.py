@@ -24,8 +24,15 @@ OPEN_ROUTES = {
     "GET /docs/errors",
     "GET /docs/assets/{name:str}",
     "GET /openapi.json",
+    "GET /",
+    "GET /console",
+    "GET /console/{path:path}",
+    "GET /console/assets/{digest:str}/{path:path}",
 }
 """The routes that need no key."""
+
+FILES = {"name": "docs.js", "path": "/icon.svg"}
+"""Values of path parameters that name a file."""
 
 
 def routes_of(service: Service) -> list[tuple[str, str]]:
@@ -42,7 +49,7 @@ async def statuses(service: Service, key: str = "") -> dict[str, int]:
     """Return the status of each route for an empty request."""
     found = {}
     for method, path in routes_of(service):
-        target = re.sub(r"\{(\w+):\w+\}", lambda match: "docs.js" if match[1] == "name" else str(UUID(int=7)), path)
+        target = re.sub(r"\{(\w+):\w+\}", lambda match: FILES.get(match[1], str(UUID(int=7))), path).replace("//", "/")
         headers = {"x-api-key": key} if key else {}
         answer = await service.client.request(method, target, headers=headers)
         found[f"{method} {path}"] = answer.status_code

@@ -1,5 +1,6 @@
 """The audit of the lock files: an incomplete audit does not pass, and a licence that is not allowed fails."""
 
+import hashlib
 import json
 import sys
 import tomllib
@@ -61,6 +62,16 @@ def test_the_bill_of_materials_names_every_package_with_its_version_and_hashes()
     litestar = next(package for package in packages if package.name == "litestar")
     assert parts["litestar"]["purl"].endswith(f"/litestar@{litestar.version}")
     assert len(parts["litestar"]["properties"]) == len(litestar.hashes) > 0
+
+
+def test_vendored_libraries_are_those_that_were_published() -> None:
+    libraries = tomllib.loads((ROOT / "requirements" / "vendored.toml").read_text())
+    for library in libraries.values():
+        for path, digest in library["files"].items():
+            assert hashlib.sha256((ROOT / path).read_bytes()).hexdigest() == digest, path
+    packages = audit.vendored()
+    assert audit.refused(packages, RULES, shipped=True) == []
+    assert {part["purl"] for part in audit.bill(packages, "1.2.3")["components"]} >= {"pkg:npm/marked@18.2.1"}
 
 
 @pytest.mark.parametrize(

@@ -120,6 +120,10 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         str,
         is_("ROOT_PATH", "The path under which a proxy serves this server.", pattern="^/.*[^/]$", examples=["/agents"]),
     ] = ""
+    console: Annotated[
+        Literal["on", "off"],
+        is_("AGENT_CONSOLE", "Whether browsers get the console at `/`; other clients get a table of contents."),
+    ] = "on"
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -1,0 +1,128 @@
+/** The public API, below the address from which this page came. */
+
+export const ROOT = new URL(document.documentElement.dataset.root, location.href);
+
+const KEY = "agent-service.key";
+const RETRY_MS = [500, 1000, 2000, 3000, 5000];
+
+/** Events: "lost" (the server does not answer), "back" (it answers again), "key" (a key is needed). */
+export const signals = new EventTarget();
+
+let lost = null;
+
+/** An error that the API reported (RFC 9457), or that the network did (status 0). */
+export class ApiError extends Error {
+  constructor(status, problem) {
+    super(problem.detail ?? problem.title ?? `The server answered ${status}.`);
+    this.status = status;
+    this.problem = problem;
+    const places = (problem.errors ?? []).map((one) => `${one.pointer ?? one.parameter}: ${one.detail}`);
+    this.detail = [this.message, ...places.filter((place) => !this.message.includes(place))].join(" ");
+  }
+}
+
+export const storedKey = () => sessionStorage.getItem(KEY) ?? "";
+
+/** Keep the key for this tab; the empty one forgets it. */
+export function keepKey(key) {
+  if (key) sessionStorage.setItem(KEY, key);
+  else sessionStorage.removeItem(KEY);
+}
+
+export const address = (path) => new URL(`api/v1${path}`, ROOT);
+
+const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+
+/** Resolve when the server answers again; while it does not, the page shows so. */
+export function serverIsBack() {
+  lost ??= (async () => {
+    signals.dispatchEvent(new Event("lost"));
+    for (let attempt = 0; ; attempt++) {
+      await sleep(RETRY_MS[Math.min(attempt, RETRY_MS.length - 1)]);
+      const answer = await fetch(address("/health/ready")).catch(() => null);
+      if (answer?.ok) break;
+    }
+    lost = null;
+    signals.dispatchEvent(new Event("back"));
+  })();
+  return lost;
+}
+
+let asking = null;
+
+/** Ask for a key and resolve when one was given; all requests that wait share the question. */
+export function needKey(detail) {
+  asking ??= new Promise((given) => {
+    signals.dispatchEvent(new CustomEvent("key", { detail: { detail, given } }));
+  }).finally(() => (asking = null));
+  return asking;
+}
+
+/**
+ * Send a request and return its response. A request that got no answer is sent again once the server is back: reads
+ * as they are, writes with the same Idempotency-Key, so that they have one effect.
+ */
+export async function request(path, { method = "GET", headers = {}, signal, ...rest } = {}) {
+  const sent = { ...headers };
+  const repeatable = method !== "POST" || "Idempotency-Key" in sent;
+  for (;;) {
+    if (storedKey()) sent.Authorization = `Bearer ${storedKey()}`;
+    let answer;
+    try {
+      answer = await fetch(address(path), { method, headers: sent, signal, ...rest });
+    } catch (error) {
+      if (signal?.aborted) throw error;
+      const back = serverIsBack();
+      if (!repeatable) throw new ApiError(0, { detail: "The server does not answer. Try again when it is back." });
+      await back;
+      continue;
+    }
+    if (answer.status === 401) {
+      const problem = await answer.json().catch(() => ({}));
+      await needKey(storedKey() ? problem.detail : "");
+      continue;
+    }
+    if (answer.status === 503 && answer.headers.has("Retry-After") && repeatable) {
+      await sleep(Math.min(10, Number(answer.headers.get("Retry-After")) || 1) * 1000);
+      continue;
+    }
+    if (!answer.ok) throw new ApiError(answer.status, await answer.json().catch(() => ({})));
+    return answer;
+  }
+}
+
+/** Send JSON and return the JSON of the answer. `once`: with an Idempotency-Key, for what creates. */
+export async function call(method, path, body, { once = false, signal } = {}) {
+  const headers = {};
+  if (body !== undefined) headers["Content-Type"] = "application/json";
+  if (once) headers["Idempotency-Key"] = uuid();
+  const sent = body === undefined ? undefined : JSON.stringify(body);
+  const answer = await request(path, { method, headers, body: sent, signal });
+  const text = await answer.text();
+  return text ? JSON.parse(text) : null;
+}
+
+export const get = (path, options) => call("GET", path, undefined, options);
+export const post = (path, body, options) => call("POST", path, body, options);
+/** A POST that only reads: sent again like a GET when the server was away. */
+export const query = (path, body, options) => call("POST", path, body, { ...options, once: true });
+
+/** Return a random UUID; the browser's own function exists on secure origins alone. */
+export function uuid() {
+  const random = crypto.getRandomValues(new Uint8Array(16));
+  random[6] = (random[6] & 0x0f) | 0x40;
+  random[8] = (random[8] & 0x3f) | 0x80;
+  const hex = [...random].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  return [hex.slice(0, 8), hex.slice(8, 12), hex.slice(12, 16), hex.slice(16, 20), hex.slice(20)].join("-");
+}
+
+/** Return all pages of a search that counts with limit and offset, up to `most` entries. */
+export async function all(path, body, most = 1000) {
+  const found = [];
+  while (found.length < most) {
+    const page = await query(path, { ...body, limit: 100, offset: found.length });
+    found.push(...page);
+    if (page.length < 100) break;
+  }
+  return found;
+}

@@ -1,0 +1,200 @@
+/** The frame of all pages: navigation, threads, theme, the key, and whether the server answers. */
+
+import { get, keepKey, ROOT, signals, storedKey } from "./api.js";
+import { add, ago, button, fill, h, icon, iconButton, problemPlace } from "./dom.js";
+import { current, go, link, onNavigate } from "./router.js";
+import { agents, changes, loadAgents, loadThreads, recentThreads, titleOf, waitingThreads } from "./state.js";
+import { ChatPage } from "../pages/chat.js";
+
+const THEME = "agent-service.theme";
+const THREADS_EVERY = 15_000;
+
+const NAVIGATION = [
+  ["inbox", "Inbox", "inbox"], ["agents", "Agents", "agents"],
+];
+
+/** Pages by the first part of their address; each is loaded when it is first opened. */
+const PAGES = {
+  inbox: () => import("../pages/inbox.js"),
+  agents: () => import("../pages/agents.js"),
+  call: () => import("../pages/call.js"),
+};
+
+class App {
+  constructor() {
+    this._main = h("main", { id: "main", tabindex: "-1" });
+    this._threads = h("nav.threads", { "aria-label": "Threads" });
+    this._badge = h("span.badge", { hidden: true });
+    this._banner = h("div.banner", { role: "status", hidden: true }, h("span.pulse"), "The server does not answer. What you see stays; it goes on when the server is back.");
+    this._links = h("nav.pages", { "aria-label": "Pages" }, NAVIGATION.map(([path, label, glyph]) =>
+      h("a.nav", { href: link(path), "data-go": path, "data-page": path }, icon(glyph), h("span", null, label), path === "inbox" && this._badge)));
+    this._filter = h("input", { type: "search", placeholder: "Find a thread", "aria-label": "Find a thread" });
+    this._filter.addEventListener("input", () => this._listThreads());
+    this._side = h("aside.side", { id: "side", "aria-label": "Navigation" },
+      h("div.brand", null, h("a", { href: link(""), "data-go": "" }, mark(), h("span", null, "agent-service")), themeButton()),
+      button("New chat", () => this._new(), { kind: "primary wide", glyph: "plus" }), this._links,
+      h("div.side-label", null, "Threads"), h("div.find", null, icon("search", 15), this._filter), this._threads,
+      h("div.side-foot", null, h("a", { href: new URL("docs", ROOT).href, target: "_blank", rel: "noopener" }, "API"), this._version = h("span"), this._keyPlace = h("span")));
+    const top = h("header.top", null, iconButton("menu", "Menu", () => this._menu(), { "aria-controls": "side", "aria-expanded": "false" }),
+      h("b", null, "agent-service"), iconButton("plus", "New chat", () => this._new()));
+    this._menuButton = top.firstChild;
+    this._veil = h("div.veil", { onclick: () => this._menu(false) });
+    fill(document.getElementById("app"), this._banner, top, this._side, this._veil, this._main);
+  }
+
+  async start() {
+    signals.addEventListener("lost", () => (this._banner.hidden = false));
+    signals.addEventListener("back", () => {
+      this._banner.hidden = true;
+      loadThreads().catch(() => {});
+    });
+    signals.addEventListener("key", (event) => askKey(event.detail));
+    changes.addEventListener("threads", () => this._listThreads());
+    addEventListener("console:thread", () => this._mark());
+    addEventListener("keydown", (event) => this._keys(event));
+    document.addEventListener("visibilitychange", () => !document.hidden && loadThreads().catch(() => {}));
+    onNavigate(() => this._show());
+    await loadAgents().catch((error) => this._fail(error));
+    performance.mark("console:ready");
+    await this._show();
+    loadThreads().catch(() => {});
+    setInterval(() => !document.hidden && loadThreads().catch(() => {}), THREADS_EVERY);
+    get("/info").then((info) => (this._version.textContent = `v${info.version}`), () => {});
+    this._showKey();
+  }
+
+  async _show() {
+    const path = current();
+    const [first, second, third] = path.split("/");
+    this._menu(false);
+    this._page?.close?.();
+    const turn = (this._turn = Symbol(path));
+    try {
+      this._page = await pageOf(first, second, third, path);
+      if (this._turn !== turn) return this._page.close?.();
+      fill(this._main, this._page.element);
+      document.title = `${this._page.title ?? "Chat"} · agent-service`;
+      this._mark();
+      await this._page.show?.();
+    } catch (error) {
+      if (this._turn === turn) this._fail(error);
+    }
+  }
+
+  _fail(error) {
+    fill(this._main, h("div.page", null, h("div.empty", { role: "alert" }, h("h1", null, error.status === 404 ? "Not found" : "This page could not be shown"),
+      h("p", null, error.detail ?? error.message), button("Start page", () => go(""), { kind: "primary" }))));
+  }
+
+  _mark() {
+    const path = current();
+    for (const anchor of this._side.querySelectorAll("a[data-page]")) {
+      const page = anchor.dataset.page;
+      const here = path === page || path.startsWith(`${page}/`);
+      if (here) anchor.setAttribute("aria-current", "page");
+      else anchor.removeAttribute("aria-current");
+    }
+  }
+
+  _new() {
+    if (current() === "") this._page?.composer?.focus();
+    go("");
+  }
+
+  _menu(open = !document.body.classList.contains("menu-open")) {
+    document.body.classList.toggle("menu-open", open);
+    this._menuButton.setAttribute("aria-expanded", String(open));
+  }
+
+  _keys(event) {
+    if (event.key === "Escape") this._menu(false);
+    if ((event.ctrlKey || event.metaKey) && event.shiftKey && event.key.toLowerCase() === "o") {
+      event.preventDefault();
+      this._new();
+    }
+    if ((event.ctrlKey || event.metaKey) && event.key.toLowerCase() === "k") {
+      event.preventDefault();
+      this._menu(true);
+      this._filter.focus();
+    }
+  }
+
+  _listThreads() {
+    const words = this._filter.value.toLowerCase();
+    const shown = recentThreads().filter((thread) => !words || titleOf(thread).toLowerCase().includes(words));
+    const focused = document.activeElement?.dataset?.page;
+    fill(this._threads, shown.map((thread) => {
+      const path = `threads/${thread.thread_id}`;
+      return h("a.thread", { href: link(path), "data-go": path, "data-page": path },
+        h("span.dot", { class: thread.status, title: thread.status }), h("span.thread-title", { dir: "auto" }, titleOf(thread)), ago(thread.updated_at));
+    }), !shown.length && h("p.faint", null, words ? "No thread has these words." : "No thread yet."));
+    if (focused) this._threads.querySelector(`[data-page="${CSS.escape(focused)}"]`)?.focus();
+    const count = waitingThreads();
+    this._badge.hidden = !count;
+    this._badge.textContent = String(count);
+    this._badge.setAttribute("aria-label", `${count} threads wait for an answer`);
+    this._mark();
+  }
+
+  _showKey() {
+    fill(this._keyPlace, storedKey() && button("Forget key", () => {
+      keepKey("");
+      location.reload();
+    }, { kind: "quiet" }));
+  }
+}
+
+async function pageOf(first, second, third, path) {
+  if (!first) return new ChatPage("");
+  if (first === "threads" && second && third === "history") {
+    const { HistoryPage } = await import("../pages/history.js");
+    return new HistoryPage(second);
+  }
+  if (first === "threads" && second) return new ChatPage(second);
+  const load = PAGES[first];
+  if (!load) throw new Error(`The console has no page ${path}.`);
+  return (await load()).page(second, third);
+}
+
+function mark() {
+  return h("span.mark", null, icon("agents", 18));
+}
+
+function themeButton() {
+  const apply = (theme) => {
+    document.documentElement.dataset.theme = theme;
+    fill(toggle, icon(theme === "dark" ? "sun" : "moon"));
+    toggle.setAttribute("aria-label", theme === "dark" ? "Light theme" : "Dark theme");
+    toggle.title = toggle.getAttribute("aria-label");
+  };
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  const wanted = () => localStorage.getItem(THEME) ?? (system.matches ? "dark" : "light");
+  const toggle = iconButton("moon", "Dark theme", () => {
+    localStorage.setItem(THEME, document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+    apply(wanted());
+  });
+  system.addEventListener("change", () => apply(wanted()));
+  apply(wanted());
+  return toggle;
+}
+
+/** Ask for an API key or a token; it stays in this tab. */
+function askKey({ detail, given }) {
+  const place = problemPlace();
+  place.show(detail ? { detail } : null);
+  const input = h("input", { type: "password", autocomplete: "off", required: true, "aria-label": "API key or token", placeholder: "as_… or a token" });
+  const form = h("form", { method: "dialog" }, h("h2", null, icon("key"), "A key is needed"),
+    h("p.faint", null, "This server asks for an API key or a token of its issuer. It is kept for this tab alone, until the tab is closed."),
+    input, place, h("div.buttons", null, h("button.button.primary", { type: "submit" }, "Continue")));
+  const dialog = h("dialog", { "aria-label": "A key is needed" }, form);
+  dialog.addEventListener("cancel", (event) => event.preventDefault());
+  form.addEventListener("submit", () => {
+    keepKey(input.value.trim());
+    dialog.remove();
+    given();
+  });
+  document.body.append(dialog);
+  dialog.showModal();
+}
+
+new App().start();

@@ -1,0 +1,123 @@
+/**
+ * A list of rows that may be very long: rows lie in chunks, and only chunks near the view have nodes. The others keep
+ * their height, so that the scroll bar tells the truth.
+ */
+
+import { h } from "./dom.js";
+
+const CHUNK = 30;
+const GUESSED_ROW = 96;
+const NEAR = 120;
+
+export class RowList {
+  /** `scroller` scrolls; `render(item)` returns an object with `element` and `update(item)`. */
+  constructor(scroller, render) {
+    this.element = h("div.rows");
+    this._scroller = scroller;
+    this._render = render;
+    this._chunks = [];
+    this._views = new Map();
+    this._observer = new IntersectionObserver((entries) => this._seen(entries), { root: scroller, rootMargin: "1200px 0px" });
+    this._follow = true;
+    scroller.addEventListener("scroll", () => (this._follow = this._atEnd()), { passive: true });
+    this._sizes = new ResizeObserver(() => this._follow && this.toEnd());
+    this._sizes.observe(this.element);
+  }
+
+  close() {
+    this._observer.disconnect();
+    this._sizes.disconnect();
+  }
+
+  /** Show `items`, each with an id. */
+  set(items) {
+    this._observer.disconnect();
+    this._views.clear();
+    this._chunks = [];
+    this.element.replaceChildren();
+    for (let at = 0; at < items.length; at += CHUNK) this._chunk(items.slice(at, at + CHUNK));
+    const last = this._chunks.at(-1);
+    if (last) this._mount(last);
+    this.toEnd();
+  }
+
+  /** Show changes: `items` are all items now; only those at the end may be new. */
+  sync(items, changed) {
+    const known = this._chunks.reduce((sum, chunk) => sum + chunk.items.length, 0);
+    const kept = this._follow;
+    this._chunks.forEach((chunk, index) => {
+      chunk.items = items.slice(index * CHUNK, (index + 1) * CHUNK).slice(0, chunk.items.length);
+    });
+    for (const id of changed) {
+      const view = this._views.get(id);
+      const item = view && items.findLast((one) => one.id === id);
+      if (item) view.update(item);
+    }
+    for (const item of items.slice(known)) this._append(item);
+    if (kept) this.toEnd();
+  }
+
+  toEnd() {
+    this._follow = true;
+    this._scroller.scrollTop = this._scroller.scrollHeight;
+  }
+
+  get atEnd() {
+    return this._follow;
+  }
+
+  _append(item) {
+    const last = this._chunks.at(-1);
+    if (!last || last.items.length >= CHUNK) {
+      this._chunk([item]);
+      this._mount(this._chunks.at(-1));
+      return;
+    }
+    last.items.push(item);
+    if (last.mounted) last.element.append(this._view(item));
+    else this._mount(last);
+  }
+
+  _chunk(items) {
+    const chunk = { items, mounted: false, element: h("div.chunk"), height: items.length * GUESSED_ROW };
+    chunk.element.style.height = `${chunk.height}px`;
+    chunk.element.chunk = chunk;
+    this._chunks.push(chunk);
+    this.element.append(chunk.element);
+    this._observer.observe(chunk.element);
+  }
+
+  _view(item) {
+    const view = this._render(item);
+    this._views.set(item.id, view);
+    return view.element;
+  }
+
+  _mount(chunk) {
+    if (chunk.mounted) return;
+    chunk.mounted = true;
+    chunk.element.style.height = "";
+    chunk.element.replaceChildren(...chunk.items.map((item) => this._view(item)));
+  }
+
+  _unmount(chunk) {
+    chunk.height = chunk.element.offsetHeight;
+    chunk.element.style.height = `${chunk.height}px`;
+    chunk.mounted = false;
+    for (const item of chunk.items) this._views.delete(item.id);
+    chunk.element.replaceChildren();
+  }
+
+  _seen(entries) {
+    for (const { target, isIntersecting } of entries) {
+      const { chunk } = target;
+      if (isIntersecting) this._mount(chunk);
+      else if (chunk.mounted && chunk !== this._chunks.at(-1)) this._unmount(chunk);
+    }
+  }
+
+  _atEnd() {
+    const { scrollTop, scrollHeight, clientHeight } = this._scroller;
+    return scrollHeight - scrollTop - clientHeight < NEAR;
+  }
+}

@@ -1,0 +1,186 @@
+/** Views of messages: what a person said, what a model answered, what its tools did. */
+
+import { add, bytes, copy, duration, fill, h, icon, iconButton, number, pretty } from "./dom.js";
+import { longText, Markdown } from "./markdown.js";
+import { textOf } from "./session.js";
+
+const IMAGE = /^data:image\/(png|jpeg|gif|webp);base64,/i;
+
+/** Return the images and files of a message's content blocks. */
+function attachments(content) {
+  if (!Array.isArray(content)) return [];
+  return content.filter((block) => block && typeof block === "object" && block.type !== "text").map((block) => {
+    const url = sourceOf(block);
+    if (IMAGE.test(url)) return h("img.picture", { src: url, alt: block.name ?? "image" });
+    const name = block.name ?? block.filename ?? block.type ?? "file";
+    return h("details.attachment", null, h("summary", null, icon("attach", 14), String(name)), h("pre", { tabindex: "0" }, pretty(block, 20_000)));
+  });
+}
+
+function sourceOf(block) {
+  const image = block.image_url;
+  if (image) return String(typeof image === "object" ? image.url : image);
+  const source = typeof block.source === "object" && block.source ? block.source : block;
+  const data = source.data ?? source.base64;
+  return data ? `data:${source.mime_type ?? source.media_type ?? "image/png"};base64,${data}` : String(source.url ?? "");
+}
+
+/** Make the views of a thread's messages. `actions`: `edit(message)`, `redo(message)`, `fork(message)`. */
+export function messageView(message, session, actions) {
+  if (message.type === "human") return new HumanView(message, actions);
+  if (message.type === "ai") return new AnswerView(message, session, actions);
+  return new OtherView(message);
+}
+
+class HumanView {
+  constructor(message, actions) {
+    this.body = h("div.bubble", { dir: "auto" });
+    this.element = h("article.row.human", { "aria-label": "You" }, this.body,
+      h("div.row-actions", null,
+        iconButton("edit", "Edit and send again", () => actions.edit(this.message, this.element)),
+        iconButton("copy", "Copy", (event) => copy(textOf(this.message.content), event.currentTarget))));
+    this.update(message);
+  }
+
+  update(message) {
+    this.message = message;
+    fill(this.body, attachments(message.content), longText(textOf(message.content)));
+  }
+}
+
+class AnswerView {
+  constructor(message, session, actions) {
+    this._session = session;
+    this._markdown = new Markdown();
+    this._calls = new Map();
+    this._tools = h("div.tools");
+    this._thought = null;
+    this._files = h("div.files");
+    this._foot = h("div.answer-foot");
+    this.body = h("div.answer", { dir: "auto" }, this._markdown.element, this._files, this._tools);
+    this._actions = h("div.row-actions", null,
+      iconButton("copy", "Copy answer", (event) => copy(textOf(this.message.content), event.currentTarget)),
+      iconButton("redo", "Answer again", () => actions.redo(this.message)),
+      iconButton("fork", "Copy the thread up to here", () => actions.fork(this.message)));
+    this.element = h("article.row.ai", { "aria-label": "Agent" }, this.body, this._foot);
+    this.update(message);
+  }
+
+  update(message) {
+    this.message = message;
+    const text = textOf(message.content);
+    this._markdown.show(text);
+    this.element.classList.toggle("streaming", Boolean(message.streaming));
+    this.element.classList.toggle("only-tools", !text);
+    const reasoning = message.reasoning ?? message.additional_kwargs?.reasoning_content;
+    if (reasoning) this._think(reasoning, message);
+    if (this._shown !== message.content && Array.isArray(message.content)) fill(this._files, attachments(message.content));
+    this._shown = message.content;
+    for (const call of message.tool_calls ?? []) this._call(call);
+    for (const call of message.invalid_tool_calls ?? []) this._call({ ...call, invalid: true });
+    if (!message.streaming) this._footer(message);
+  }
+
+  _think(reasoning, message) {
+    if (!this._thought) {
+      this._thoughts = h("div.plain", { dir: "auto" });
+      this._thought = h("details.thought", null, h("summary", null, icon("brain", 16), "Reasoning"), this._thoughts);
+      this.body.prepend(this._thought);
+    }
+    this._thoughts.textContent = reasoning.slice(0, 100_000);
+    this._thought.classList.toggle("live", Boolean(message.streaming && !textOf(message.content)));
+  }
+
+  _call(call) {
+    let view = this._calls.get(call.id);
+    if (!view) {
+      view = new CallView(call);
+      this._calls.set(call.id, view);
+      this._tools.append(view.element);
+    }
+    view.update(call, this._session.resultOf(call.id), this._session);
+  }
+
+  _footer(message) {
+    const usage = message.usage_metadata;
+    const model = message.response_metadata?.model_name;
+    fill(this._foot, this._actions, h("span.faint", null, [model, usage && tokens(usage)].filter(Boolean).join(" · ")));
+  }
+}
+
+export function tokens(usage) {
+  const cached = usage.input_token_details?.cache_read;
+  return `${number(usage.input_tokens)} in${cached ? ` (${number(cached)} cached)` : ""}, ${number(usage.output_tokens)} out`;
+}
+
+/** A tool call: its arguments at a glance, all of it when opened. */
+class CallView {
+  constructor() {
+    this._name = h("b");
+    this._brief = h("span.brief");
+    this._state = h("span.call-state");
+    this._body = h("div.call-body");
+    this.element = h("details.call", null,
+      h("summary", null, icon("tool", 16), this._name, this._brief, this._state, icon("down", 14)), this._body);
+    this.element.addEventListener("toggle", () => this.element.open && this._open());
+  }
+
+  update(call, result, session) {
+    this._since ??= call.since;
+    if (this._result === result && this._args === call.args && this._text === call.text && this._live === Boolean(session.run)) return;
+    if (result && !this._result && this._since) this._took = Date.now() - this._since;
+    this._call = call;
+    [this._result, this._args, this._text, this._live] = [result, call.args, call.text, Boolean(session.run)];
+    this._name.textContent = call.name || "…";
+    this._brief.textContent = brief(call);
+    const failed = result?.status === "error" || call.invalid;
+    const waits = !result && !call.invalid;
+    const state = failed ? "failed" : result ? "done" : session.run ? "running" : "open";
+    this._state.className = `call-state ${state}`;
+    this._state.textContent = this._took ? `${state} · ${duration(this._took)}` : state;
+    this.element.classList.toggle("waits", waits);
+    if (this.element.open) this._open();
+  }
+
+  _open() {
+    const { _call: call, _result: result } = this;
+    const given = call.args ?? call.text ?? "";
+    fill(this._body, h("p.label", null, "Arguments"), h("pre", { tabindex: "0" }, pretty(given)));
+    if (call.error) add(this._body, h("p.problem", null, call.error));
+    if (!result) return;
+    const text = textOf(result.content);
+    add(this._body, h("p.label", null, `Result${text.length > 2000 ? ` (${bytes(text.length)})` : ""}`), attachments(result.content),
+      h("pre", { tabindex: "0", dir: "auto" }, pretty(asJson(text))));
+    if (result.artifact) add(this._body, h("p.label", null, "Artifact"), h("pre", { tabindex: "0" }, pretty(result.artifact)));
+  }
+}
+
+function asJson(text) {
+  if (!/^\s*[[{]/.test(text) || text.length > 200_000) return text;
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}
+
+function brief(call) {
+  const args = call.args;
+  if (!args || typeof args !== "object") return (call.text ?? "").slice(0, 80);
+  const parts = Object.entries(args).map(([name, value]) => `${name}: ${JSON.stringify(value)}`);
+  const text = parts.join(", ");
+  return text.length > 90 ? `${text.slice(0, 90)}…` : text;
+}
+
+/** System messages, and results whose call is not here. */
+class OtherView {
+  constructor(message) {
+    this.body = h("div.plain");
+    this.element = h("article.row.other", { "aria-label": message.type }, h("b", null, message.name ?? message.type), this.body);
+    this.update(message);
+  }
+
+  update(message) {
+    fill(this.body, attachments(message.content), longText(textOf(message.content)));
+  }
+}

@@ -1,0 +1,369 @@
+/**
+ * One thread as this tab sees it: its messages, its live run, its open questions. All come from the thread's state and
+ * from one stream that follows all runs of the thread, so that several tabs and clients see the same.
+ */
+
+import { ApiError, get, post, query, request, uuid } from "./api.js";
+import { follow } from "./sse.js";
+
+const MODES = ["messages-tuple", "updates", "custom"];
+
+export const textOf = (content) =>
+  typeof content === "string" ? content
+    : (content ?? []).map((block) => (typeof block === "string" ? block : block.type === "text" ? block.text ?? "" : "")).join("");
+
+const ROLES = { user: "human", assistant: "ai", AIMessageChunk: "ai", AIMessage: "ai", HumanMessage: "human" };
+
+export class Session extends EventTarget {
+  /** `threadId` empty: the thread is made with the first message. */
+  constructor(threadId = "") {
+    super();
+    this.threadId = threadId;
+    this.messages = [];
+    this.values = {};
+    this.run = null;
+    this.questions = [];
+    this.failure = null;
+    this.custom = [];
+    this.metadata = {};
+    this._byId = new Map();
+    this._pending = new Map();
+    this._own = new Set();
+    this._changed = new Set();
+    this._scheduled = false;
+    this._abort = new AbortController();
+    this._cursor = "";
+  }
+
+  /** Load the state, then follow the thread. Rejects if the thread cannot be read. */
+  async open() {
+    await this.reload();
+    this._follow();
+  }
+
+  _follow() {
+    this._visibility = () => (document.hidden ? this._pause() : this._listen());
+    document.addEventListener("visibilitychange", this._visibility);
+    this._listen();
+  }
+
+  close() {
+    this._closed = true;
+    document.removeEventListener("visibilitychange", this._visibility);
+    this._abort.abort();
+    this._stream?.abort();
+  }
+
+  /** Read the newest state again; while a run that began meanwhile adds to it, that waits for the run's end. */
+  async reload() {
+    const before = this.run;
+    const [state, thread] = await Promise.all([
+      get(`/threads/${this.threadId}/state`, { signal: this._abort.signal }),
+      query("/threads/search", { ids: [this.threadId], select: ["status", "metadata", "interrupts", "error"] }),
+    ]);
+    this.metadata = thread[0]?.metadata ?? {};
+    if (this.run && this.run !== before) {
+      this._reloadAtEnd = true;
+      return;
+    }
+    this.failure = thread[0]?.status === "error" ? thread[0].error : null;
+    this._show(state);
+    if (thread[0]?.status === "busy" && !this.run) this.run = { status: "running", since: Date.now() };
+    this._notify("all");
+  }
+
+  _show(state) {
+    this.values = state.values ?? {};
+    this.messages = [];
+    this._byId.clear();
+    const given = Array.isArray(this.values.messages) ? this.values.messages : [];
+    given.forEach((message, index) => this._put({ ...message, id: message.id ?? `message-${index}` }));
+    this.questions = (state.tasks ?? []).flatMap((task) => task.interrupts ?? []);
+    if (!this.questions.length) this.questions = state.interrupts ?? [];
+  }
+
+  /** A hidden tab holds no stream while nothing runs; it catches up when it is shown. */
+  _pause() {
+    if (!this.run) this._stream?.abort();
+  }
+
+  _listen() {
+    if (this._closed || (this._stream && !this._stream.signal.aborted)) return;
+    const stream = new AbortController();
+    this._stream = stream;
+    const following = { onEvents: (events) => this._take(events), signal: stream.signal, after: this._cursor };
+    follow(`/threads/${this.threadId}/stream`, following).catch((error) => {
+      stream.abort();
+      if (error instanceof ApiError && [400, 410, 422].includes(error.status)) {
+        this._cursor = "";  // the events are gone: the state has what they said
+        this.reload().then(() => this._listen(), () => {});
+      } else this._notify("gone", error);
+    });
+  }
+
+  _take(events) {
+    for (const { event, data, id } of events) {
+      this._cursor = id;
+      try {
+        this._event(event.split("|")[0], JSON.parse(data), event.includes("|"));
+      } catch (error) {
+        console.warn("An event could not be shown", event, error);
+      }
+    }
+  }
+
+  _event(event, data, nested) {
+    if (event === "metadata") {
+      if (data.status === "run_done") this._onEnd(data.run_id);
+      else this._onStart(data.run_id);
+    } else if (event === "messages" && Array.isArray(data)) this._onChunk(data[0], data[1], nested);
+    else if (event === "updates") this._onUpdates(data, nested);
+    else if (event === "values" && !nested) this._onValues(data);
+    else if (event === "custom") {
+      this.custom.push({ at: Date.now(), data });
+      this._notify("custom");
+    } else if (event === "retracted") for (const id of data.message_ids ?? []) this._drop(id);
+    else if (event === "error") {
+      this.failure = data;
+      this._notify("run");
+    } else if (event === "end") this._onEnd(data.run_id);
+  }
+
+  _onStart(runId) {
+    this.run = { run_id: runId, status: "running", since: Date.now(), ...this._pending.get(runId) };
+    this.failure = null;
+    this.custom = [];
+    this.questions = [];
+    this._sawUpdates = false;
+    this._notify("run");
+    if (!this._own.has(runId)) this._adopt(runId);
+  }
+
+  /** Show what a run that another client started was given. */
+  async _adopt(runId) {
+    this._own.add(runId);
+    const run = await get(`/threads/${this.threadId}/runs/${runId}`).catch(() => null);
+    if (!run) return;
+    if (run.kwargs?.checkpoint_id) return this.reload();
+    const input = run.kwargs?.input;
+    const given = typeof input === "string" ? [{ type: "human", content: input }] : input?.messages ?? input;
+    for (const message of Array.isArray(given) ? given : given?.content ? [given] : []) {
+      const role = ROLES[message.role ?? message.type] ?? message.type;
+      if (typeof message === "object" && !this.messages.some((one) => one.type === role && textOf(one.content) === textOf(message.content)
+        && this.messages.indexOf(one) >= this.messages.length - 3)) {
+        this._put({ ...message, type: role ?? "human", id: message.id ?? `given-${uuid()}`, provisional: true }, this._liveIndex());
+      }
+    }
+    this._notify("all");
+  }
+
+  _liveIndex() {
+    const at = this.messages.findIndex((message) => message.streaming);
+    return at < 0 ? this.messages.length : at;
+  }
+
+  _onChunk(chunk, where, nested) {
+    if (!chunk?.id || nested) return;
+    const type = ROLES[chunk.type] ?? chunk.type;
+    let message = this._byId.get(chunk.id);
+    if (!message) {
+      message = { type, id: chunk.id, content: "", tool_calls: [], streaming: true, node: where?.langgraph_node };
+      if (type !== "ai") Object.assign(message, chunk, { type });
+      this._put(message);
+      if (type !== "ai") return;
+    }
+    if (type !== "ai" || message.settled) return;
+    message.content = textOf(message.content) + textOf(chunk.content);
+    if (chunk.additional_kwargs?.reasoning_content) {
+      message.reasoning = (message.reasoning ?? "") + chunk.additional_kwargs.reasoning_content;
+    }
+    for (const piece of chunk.tool_call_chunks ?? []) this._callChunk(message, piece);
+    this._touch(message.id);
+  }
+
+  _callChunk(message, piece) {
+    let call = message.tool_calls.find((one) => one.index === piece.index);
+    if (!call) message.tool_calls.push((call = { index: piece.index, id: piece.id, name: "", text: "", args: null, since: Date.now() }));
+    if (piece.id) call.id = piece.id;
+    if (piece.name) call.name = piece.name;
+    call.text += piece.args ?? "";
+  }
+
+  _onUpdates(data, nested) {
+    if (nested) return;
+    this._sawUpdates = true;
+    for (const [node, update] of Object.entries(data)) {
+      if (node === "__interrupt__") {
+        this.questions = update;
+        this._notify("questions");
+        continue;
+      }
+      const given = update?.messages;
+      for (const message of Array.isArray(given) ? given : given ? [given] : []) {
+        if (message?.type === "remove") this._drop(message.id);
+        else if (typeof message === "object") this._put({ ...message, node, settled: true });
+      }
+      for (const [name, value] of Object.entries(update ?? {})) if (name !== "messages") this.values[name] = value;
+    }
+  }
+
+  _onValues(values) {
+    this._sawUpdates = true;
+    const { __interrupt__: questions, ...rest } = values ?? {};
+    this._show({ values: rest, interrupts: questions ?? [] });
+    this._notify("all");
+  }
+
+  _onEnd(runId) {
+    const run = this.run;
+    this.run = null;
+    for (const message of this.messages) if (message.streaming) delete message.streaming;
+    this._notify("end");
+    if (!this._sawUpdates || (run && !this._own.has(runId)) || this._reloadAtEnd) {
+      this._reloadAtEnd = false;
+      this.reload().catch(() => {});
+    } else this._settleThread();
+  }
+
+  /** Read what a run leaves on the thread besides its messages. */
+  async _settleThread() {
+    const [thread] = await query("/threads/search", { ids: [this.threadId], select: ["status", "metadata", "interrupts", "error"] });
+    if (!thread || this.run) return;
+    this.metadata = thread.metadata ?? {};
+    this.failure = thread.status === "error" ? thread.error : null;
+    const open = Object.values(thread.interrupts ?? {}).flat();
+    if (open.length || this.questions.length) this.questions = open;
+    this._notify("run");
+  }
+
+  /** Insert or replace a message; order is that of arrival. */
+  _put(message, at = this.messages.length) {
+    const known = this._byId.get(message.id);
+    if (known) {
+      const { streaming, provisional, ...kept } = known;
+      this.messages[this.messages.indexOf(known)] = message;
+      message.reasoning ??= kept.reasoning;
+    } else this.messages.splice(at, 0, message);
+    if (message.id) this._byId.set(message.id, message);
+    if (message.type === "tool") {
+      const asked = this.messages.findLast((one) => one.tool_calls?.some((call) => call.id === message.tool_call_id));
+      if (asked) this._touch(asked.id);
+    }
+    this._touch(message.id);
+  }
+
+  _drop(id) {
+    const message = this._byId.get(id);
+    if (!message) return;
+    this._byId.delete(id);
+    this.messages.splice(this.messages.indexOf(message), 1);
+    this._notify("all");
+  }
+
+  /** Report changed messages once a frame. */
+  _touch(id) {
+    this._changed.add(id);
+    if (this._scheduled) return;
+    this._scheduled = true;
+    const flush = () => {
+      this._scheduled = false;
+      const ids = this._changed;
+      this._changed = new Set();
+      this._notify("messages", ids);
+    };
+    if (document.hidden) setTimeout(flush, 250);
+    else requestAnimationFrame(flush);
+  }
+
+  _notify(type, detail) {
+    this.dispatchEvent(new CustomEvent(type, { detail }));
+  }
+
+  /** The results of the tool calls of a message, by call id. */
+  resultOf(callId) {
+    return this.messages.findLast((one) => one.type === "tool" && one.tool_call_id === callId);
+  }
+
+  /** Start a run. `body` is that of the API; `shown` is the message that it adds. */
+  async start(body, { shown, assistant } = {}) {
+    if (!this.threadId) {
+      const thread = await post("/threads", {}, { once: true });
+      this.threadId = thread.thread_id;
+      this._fresh = true;
+    }
+    const run = await post(`/threads/${this.threadId}/runs`, {
+      assistant_id: assistant,
+      stream_mode: MODES,
+      multitask_strategy: "enqueue",
+      ...body,
+    }, { once: true });
+    this._own.add(run.run_id);
+    if (shown) this._put(shown);
+    if (!this.run) this.run = { run_id: run.run_id, status: "running", since: Date.now() };
+    this._notify("run");
+    if (this._fresh) {
+      this._fresh = false;
+      this._cursor = "-1";
+      this._follow();
+    }
+    return run;
+  }
+
+  /** Send what a person says; returns when the run is accepted. */
+  send(content, assistant, extra = {}) {
+    const message = { type: "human", id: uuid(), content };
+    return this.start({ input: { messages: [message] }, ...extra }, { shown: message, assistant });
+  }
+
+  /** Answer questions: an object of ids and answers. */
+  async answer(answers, assistant) {
+    const run = await this.start({ command: { resume: answers } }, { assistant });
+    this.questions = this.questions.filter((question) => !(question.id in answers));
+    this._notify("questions");
+    return run;
+  }
+
+  stop() {
+    const runId = this.run?.run_id;
+    if (!runId) return null;
+    this._reloadAtEnd = true;
+    return request(`/threads/${this.threadId}/runs/${runId}/cancel`, { method: "POST", headers: { "Idempotency-Key": uuid() } });
+  }
+
+  /**
+   * Return the checkpoint whose messages are the first `count` ones of this thread, the newest such; null if the
+   * history does not reach so far back.
+   */
+  async checkpointWith(count) {
+    let before = null;
+    for (let pages = 0; pages < 50; pages++) {
+      const states = await query(`/threads/${this.threadId}/history`, { limit: 20, ...(before && { before }) });
+      for (const state of states) {
+        const messages = state.values?.messages ?? [];
+        const last = this.messages[count - 1];
+        if (messages.length === count && (!count || messages[count - 1].id === last.id)) return state;
+      }
+      if (!states.length) return null;
+      before = states.at(-1).checkpoint;
+    }
+    return null;
+  }
+
+  /** Go on from the checkpoint that has the first `count` messages: with other words, or, without, once more. */
+  async branch(count, content, assistant) {
+    const state = await this.checkpointWith(count);
+    if (!state) throw new ApiError(0, { detail: "The history does not reach back to this message any more." });
+    const checkpoint_id = state.checkpoint.checkpoint_id;
+    const cut = this.messages.splice(count);
+    for (const message of cut) this._byId.delete(message.id);
+    this.questions = [];
+    this._notify("all");
+    try {
+      if (content === null) return await this.start({ input: null, checkpoint_id }, { assistant });
+      return await this.send(content, assistant, { checkpoint_id });
+    } catch (error) {
+      await this.reload();
+      throw error;
+    }
+  }
+}

@@ -1,0 +1,98 @@
+"""A browser, and a server with agents that ask, wait and return hostile text."""
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+
+from tests.journeys.conftest import Served, serving
+
+AGENTS = Path(__file__).parent / "agents" / "agents.toml"
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="module")
+def console(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """One server for all journeys of a module."""
+    with serving(server_url, tmp_path_factory.mktemp("console"), AGENT_CONFIG=str(AGENTS)) as server:
+        yield server.wait_until_ready()
+
+
+@pytest.fixture(scope="module")
+def browser(console: Served) -> Iterator[Browser]:
+    """An installed Chromium; CHROMIUM names another one.
+
+    Playwright keeps an event loop in this thread, in which nothing else can run one: the server
+    starts before it and stops after it.
+    """
+    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
+    if program is None:
+        pytest.skip("NO CHROMIUM HERE: install chromium, or name its program in CHROMIUM, to try the console")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page whose requests, errors and console are watched."""
+
+    def __init__(self, context: BrowserContext, server: Served) -> None:
+        self.page: Page = context.new_page()
+        self.url = f"http://127.0.0.1:{server.port}/"
+        self.hosts: set[str] = set()
+        self.complaints: list[str] = []
+        context.on("request", lambda request: self.hosts.add(request.url.split("/")[2]))
+        self.page.on("pageerror", lambda error: self.complaints.append(str(error)))
+        self.page.on("console", self._on_console)
+
+    def _on_console(self, message: ConsoleMessage) -> None:
+        if message.type == "error":
+            self.complaints.append(message.text)
+
+    def open(self, path: str = "") -> Page:
+        self.page.goto(self.url + path)
+        return self.page
+
+    def say(self, text: str) -> None:
+        self.page.fill(".composer textarea", text)
+        self.page.keyboard.press("Enter")
+
+    def choose(self, agent: str) -> None:
+        self.page.wait_for_selector(".welcome h1")
+        self.page.select_option(".agent-select", label=agent)
+
+    def answered(self, count: int = 1) -> None:
+        """Wait until ``count`` answers stand there and nothing runs."""
+        self.page.wait_for_function(
+            "count => document.querySelectorAll('.row.ai .answer-foot .faint:not(:empty)').length >= count"
+            " && !document.querySelector('.live:not([hidden])')",
+            arg=count,
+        )
+
+
+@contextlib.contextmanager
+def watching(browser: Browser, server: Served, **options: object) -> Iterator[Watched]:
+    """Open a browser's context and check at its end that it saw this server alone, and no error."""
+    context = browser.new_context(viewport={"width": 1280, "height": 820}, **options)  # type: ignore[arg-type]
+    context.set_default_timeout(30_000)
+    watched = Watched(context, server)
+    try:
+        yield watched
+        assert watched.hosts <= {f"127.0.0.1:{server.port}"}
+        assert watched.complaints == []
+    finally:
+        context.close()

@@ -1,0 +1,164 @@
+"""The console in a real browser, against a real server."""
+
+import re
+
+import httpx
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Page
+
+from tests.console.conftest import watching
+from tests.journeys.conftest import Served
+
+pytestmark = pytest.mark.timeout(120)
+
+axe = Axe()
+
+
+def assert_accessible(page: Page) -> None:
+    """Assert that axe-core finds nothing against WCAG 2.2 AA."""
+    rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+    found = axe.run(page, options=rules).response["violations"]
+    assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found] == []
+
+
+def test_a_visitor_talks_to_an_agent(browser: Browser, console: Served) -> None:
+    with watching(browser, console) as watched:
+        page = watched.open()
+        watched.choose("assistant")
+        assert_accessible(page)
+        watched.say("What is 12*(3+4)?")
+        watched.answered(2)
+        assert "84" in page.inner_text(".row.ai >> nth=1")
+        assert re.search(r"\d+ in, \d+ out", page.inner_text(".row.ai >> nth=1"))
+        page.click(".call summary")
+        assert '"expression": "12*(3+4)"' in page.inner_text(".call-body pre >> nth=0")
+        assert page.inner_text(".call-state").startswith("done")
+        thread = page.url
+        assert "/console/threads/" in thread
+        assert_accessible(page)
+
+        # a second tab on the same thread sees what the first one says
+        other = page.context.new_page()
+        other.goto(thread)
+        other.wait_for_selector(".row.ai >> nth=1")
+        watched.say("note buy milk")
+        other.wait_for_selector("text=note buy milk")
+        other.wait_for_selector(".row.ai >> nth=3")
+        other.close()
+        watched.answered(4)
+
+        # answer again, then edit the first message: both are branches of the history
+        page.hover(".row.ai >> nth=3")
+        page.click(".row.ai >> nth=3 >> [aria-label='Answer again']")
+        watched.answered(4)
+        page.hover(".row.human >> nth=0")
+        page.click(".row.human >> nth=0 >> [aria-label='Edit and send again']")
+        page.fill(".edit textarea", "What is 2+3?")
+        page.click(".edit >> text=Send")
+        page.wait_for_function("() => document.querySelectorAll('.row.human').length === 1")
+        watched.answered(2)
+        assert "answered: 5" in page.inner_text(".row.ai >> nth=1")
+        page.reload()
+        page.wait_for_selector(".row.ai >> nth=1")
+        assert page.locator(".row.human").count() == 1
+
+        page.click("[aria-label='Dark theme']")
+        assert_accessible(page)
+        page.keyboard.press("Control+Shift+O")
+        page.wait_for_selector(".welcome h1")
+        assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Message"
+
+
+def test_a_person_answers_from_the_inbox_and_in_the_chat(browser: Browser, console: Served) -> None:
+    with watching(browser, console) as watched:
+        page = watched.open()
+        watched.choose("refunds")
+        watched.say("call refund order=17 reason=late call refund order=18 call book place=Rossi")
+        page.wait_for_selector(".question >> nth=2")
+        page.wait_for_selector(".badge:not([hidden])")
+        assert_accessible(page)
+        first = page.locator(".question", has_text="refund").first
+        assert '"order": 17' in first.locator("textarea").input_value()
+        first.locator("textarea").fill('{"order": 170')
+        first.locator("text=Approve with these arguments").click()
+        assert "JSON" in first.locator(".problem").first.inner_text()
+        first.locator("textarea").fill('{"order": 170}')
+        first.locator("text=Approve with these arguments").click()
+        page.wait_for_function("() => document.querySelectorAll('.question').length === 2")
+
+        page.click("a.nav >> text=Inbox")
+        page.wait_for_selector(".inbox-item .question >> nth=1")
+        assert_accessible(page)
+        page.fill(".question input[type=text]", "too old")
+        page.click(".question >> text=Reject")
+        page.wait_for_function("() => document.querySelectorAll('.question').length === 1")
+        page.fill(".question textarea", "tomorrow at eight")
+        page.click(".question >> button:text-is('Answer')")
+        page.wait_for_selector("text=Nothing waits")
+        page.click(".thread >> nth=0")
+        watched.answered(2)
+        answer = page.inner_text(".row.ai >> nth=-1")
+        assert "Order 170 is refunded" in answer
+        assert "too old" in answer
+        assert "A table at Rossi is booked for tomorrow at eight" in answer
+
+        # an agent with an input of its own, whose questions have types
+        page.click("text=New chat")
+        watched.choose("survey")
+        page.fill(".schema-form textarea", "PostgreSQL")
+        page.click(".schema-form >> button:text-is('Start')")
+        page.click(".question >> text=Yes")
+        page.wait_for_selector(".question >> text=How good is it?")
+        page.fill(".question input[type=number]", "5")
+        page.fill(".question textarea", "it lasts")
+        page.click(".question >> button:text-is('Answer')")
+        page.wait_for_selector("text=PostgreSQL: 5 stars, it lasts.")
+
+
+def test_hostile_content_does_nothing(browser: Browser, console: Served) -> None:
+    with watching(browser, console) as watched:
+        page = watched.open()
+        watched.choose("refunds")
+        watched.say("<img src=x onerror='window.hacked=8'> call fetch_page")
+        watched.answered(2)
+        page.click(".call summary")
+        assert page.evaluate("window.hacked") is None
+        assert "<script>" in page.inner_text(".call-body")
+        answer = page.locator(".row.ai .markdown").last
+        assert answer.locator("script, iframe, svg:not(.icon), style, form, [onerror], [onload]").count() == 0
+        hrefs = answer.locator("a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
+        assert all(href is None or href.startswith("https://evil.example/") for href in hrefs)
+        assert page.inner_text(".bubble").startswith("<img src=x")
+        assert page.evaluate("getComputedStyle(document.body).display") != "none"
+        assert page.title().startswith("Chat")
+        thread = httpx.post(f"{console.base}/threads", json={}).json()["thread_id"]
+        body = {"assistant_id": "echo", "input": "<b>x</b>" * 400_000}
+        assert httpx.post(f"{console.base}/threads/{thread}/runs/wait", json=body, timeout=60).status_code == 200
+        watched.open(f"console/threads/{thread}")
+        page.wait_for_selector(".row.ai >> text=characters left")
+        assert page.locator(".row b").count() == 0
+        watched.complaints = [text for text in watched.complaints if "has been blocked" not in text]
+
+
+def test_a_run_is_stopped_and_a_lost_server_loses_nothing(browser: Browser, console: Served) -> None:
+    with watching(browser, console, color_scheme="dark") as watched:
+        page = watched.open()
+        watched.choose("refunds")
+        watched.say("call wait seconds=60")
+        page.click("[aria-label='Stop the run']")
+        page.wait_for_selector(".live", state="hidden")
+
+        watched.say("call wait seconds=3")
+        page.wait_for_selector(".call-state.running")
+        page.context.set_offline(True)
+        page.fill(".composer textarea", "What now?")
+        page.keyboard.press("Enter")
+        page.wait_for_selector(".banner:not([hidden])")
+        assert_accessible(page)
+        page.context.set_offline(False)
+        page.wait_for_selector(".banner", state="hidden")
+        page.wait_for_selector(".bubble >> text=What now?")
+        page.wait_for_selector(".row.ai >> text=tool wait answered: done")
+        assert page.input_value(".composer textarea") == ""
+        watched.complaints.clear()  # what the browser says of requests that failed
