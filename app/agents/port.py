@@ -127,7 +127,8 @@ class RunInstructions(msgspec.Struct, frozen=True, kw_only=True):
     """What the caller asked of the run, for agents that follow it themselves.
 
     ``goto``: targets of a command (names, or objects with ``node`` and ``input``). ``fork``: the run goes back to an
-    earlier checkpoint. ``durability``: ``sync``, ``async`` or ``exit``. ``model_options``: see ``AcceptsModelOptions``.
+    earlier checkpoint. ``durability``: ``sync``, ``async`` or ``exit``. ``metadata``: that of the caller's
+    ``config``. ``run_metadata``: that of the run, as JSON. ``model_options``: see ``AcceptsModelOptions``.
     """
 
     goto: Any = None
@@ -139,6 +140,7 @@ class RunInstructions(msgspec.Struct, frozen=True, kw_only=True):
     interrupt_after: str | list[str] | None = None
     metadata: dict[str, Any] = {}
     model_options: ModelOptions = ModelOptions()
+    run_metadata: str = "{}"
 
 
 class UnresolvedCall(msgspec.Struct, frozen=True):

@@ -3,13 +3,13 @@
 import hashlib
 import secrets
 import uuid
-from datetime import datetime
+from datetime import UTC, datetime
 
 from uuid_utils.compat import uuid7
 
 AGENT_NAMESPACE = uuid.UUID("6ba7b821-9dad-11d1-80b4-00c04fd430c8")
 
-__all__ = ["AGENT_NAMESPACE", "agent_id", "first_id_at", "new_id", "origin_id", "owner_id", "task_id"]
+__all__ = ["AGENT_NAMESPACE", "agent_id", "first_id_at", "new_id", "origin_id", "owner_id", "task_id", "time_of"]
 
 
 def new_id() -> uuid.UUID:
@@ -41,3 +41,9 @@ def task_id(checkpoint_id: uuid.UUID, node: str) -> uuid.UUID:
 def origin_id(thread_id: uuid.UUID) -> uuid.UUID:
     """Return the id of the empty checkpoint before a thread's first. It is derived, as no row holds it."""
     return uuid.uuid5(thread_id, "__start__")
+
+
+def time_of(id_: str) -> datetime | None:
+    """Return when ``id_`` was made, to the millisecond; None if it is no UUIDv7."""
+    made = uuid.UUID(id_)
+    return datetime.fromtimestamp((made.int >> 80) / 1000, UTC) if made.version == 7 else None

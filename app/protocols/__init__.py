@@ -4,6 +4,7 @@
 - ``projection``: project a run once for all readers of a protocol in this process
 - ``gateway``: what every controller works with
 - ``states``: states of a run
+- ``a2a``: A2A, the protocol of agents that call agents
 - ``threads``: find a thread again by another protocol's id, what it does not know yet, and answers to its questions
 - ``ag_ui``: AG-UI, and CopilotKit's runtime
 - ``ai_sdk``: Vercel's AI SDK, the UI message stream of ``useChat``

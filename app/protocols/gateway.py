@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 from litestar.di import NamedDependency
 
 from app.features.assistants.service import AssistantService
+from app.features.runs.chain import RunChains
 from app.features.runs.service import RunService
 from app.features.threads.service import ThreadService
+from app.features.webhooks.push import PushConfigs
 from app.infra.http.open_streams import OpenStreams
 from app.protocols.projection import ProjectedRuns
 
@@ -20,6 +22,8 @@ class ProtocolGateway(NamedTuple):
     assistants: AssistantService
     threads: ThreadService
     runs: RunService
+    chains: RunChains
+    push: PushConfigs
     projections: ProjectedRuns
     streams: OpenStreams
 

@@ -224,7 +224,7 @@ async def _webhooks(services: AppServices) -> AsyncIterator[None]:
     dispatcher = services.engine.dispatcher
     if services.settings.server.environment == "production" and not dispatcher.signs:
         log.warning("webhooks_unsigned", detail="AGENT_WEBHOOK_SECRET is not set: receivers cannot know our calls")
-    async with running(dispatcher):
+    async with running(dispatcher), running(services.engine.push_dispatcher):
         yield
 
 

@@ -12,6 +12,7 @@ from app.features.system.audit_controller import AuditController
 from app.features.system.controller import AccessController, MetricsController, SystemController
 from app.features.threads.controller import ThreadsController
 from app.features.webhooks.controller import WebhooksController
+from app.protocols.a2a.controller import A2AController, AgentCardController
 from app.protocols.ag_ui.controller import AGUIController
 from app.protocols.ai_sdk.controller import AISDKController
 from app.protocols.langgraph_v2.controller import ThreadProtocolController
@@ -38,6 +39,8 @@ CONTROLLERS: tuple[type[Controller], ...] = (
 
 PROTOCOLS: tuple[type[Controller], ...] = (
     AGUIController,
+    AgentCardController,
+    A2AController,
     AISDKController,
     McpController,
     OpenAIController,

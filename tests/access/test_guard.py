@@ -28,11 +28,14 @@ OPEN_ROUTES = {
     "GET /console",
     "GET /console/{path:path}",
     "GET /console/assets/{digest:str}/{path:path}",
+    "GET /.well-known/agent-card.json",
+    "GET /a2a/jwks.json",
+    "GET /a2a/{assistant:str}/.well-known/agent-card.json",
 }
 """The routes that need no key."""
 
-FILES = {"name": "docs.js", "path": "/icon.svg"}
-"""Values of path parameters that name a file."""
+FILES = {"name": "docs.js", "path": "/icon.svg", "assistant": "echo"}
+"""Values of path parameters that name a file, and of an agent with a card."""
 
 
 def routes_of(service: Service) -> list[tuple[str, str]]:

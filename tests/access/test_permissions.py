@@ -31,6 +31,7 @@ READS_BY_POST = {
     f"POST {API}/documents/search",
     "POST /mcp",
     "POST /mcp/{assistant}",
+    "POST /a2a/{assistant}",  # its methods that write need more, and check it themselves
 }
 """Reading routes whose method is POST. Messages to ``/mcp`` that change something need more (``test_mcp_rules``)."""
 
@@ -50,7 +51,9 @@ async def test_the_document_names_the_scope_of_every_operation(service: Service)
     scopes = await operations(service)
     assert len(scopes) > 50
     assert {route for route, scope in scopes.items() if not scope} == {
-        re.sub(r":\w+", "", route) for route in OPEN_ROUTES if route.startswith(f"GET {API}")
+        re.sub(r":\w+", "", route)
+        for route in OPEN_ROUTES
+        if route.startswith((f"GET {API}", "GET /a2a/", "GET /.well-known/"))
     }
     assert set(scopes.values()) <= {"", READ, WRITE, OPERATE, ADMIN}
 
@@ -129,3 +132,17 @@ async def test_a_key_shows_when_it_was_last_used(service: Service, tenant: str) 
     await service.services.persistence.audit.flush()
     [after] = await access.list_keys(tenant)
     assert (before.last_used_at, after.last_used_at is not None) == (None, True)
+
+
+async def test_a_method_of_json_rpc_that_writes_needs_more_than_reading(service: Service, tenant: str) -> None:
+    key = await service.key(tenant, *ROLES["read-only"])
+    sent = {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "hello"}]}
+    for method, params, reason in (
+        ("SendMessage", {"message": sent}, "PERMISSION_DENIED"),
+        ("SendStreamingMessage", {"message": sent}, "PERMISSION_DENIED"),
+        ("CancelTask", {"id": str(UUID(int=7))}, "PERMISSION_DENIED"),
+        ("GetTask", {"id": str(UUID(int=7))}, "TASK_NOT_FOUND"),
+    ):
+        body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": params}
+        answer = await service.client.post("/a2a/echo", headers={"x-api-key": key}, json=body)
+        assert answer.json()["error"]["data"][0]["reason"] == reason, method

@@ -41,6 +41,7 @@ async def furnished(service: Service, key: str) -> dict[str, str]:
         "thread_id": thread["thread_id"],
         "chat_id": thread["thread_id"],
         "run_id": run["run_id"],
+        "task_id": run["run_id"],
         "cron_id": cron["cron_id"],
         "checkpoint_id": state["checkpoint"]["checkpoint_id"],
     }

@@ -18,6 +18,8 @@ from app.agents.tool_loop.conversation_window import MemorySpec
 from app.base.errors import StartError, UsageError
 
 DEFAULT_FILE = "agents.toml"
+DEFAULT = "assistant"
+"""The agent of clients that name none, if no file says otherwise."""
 MAX_CACHE_TTL = 30 * 86_400
 """Longest lifetime of a cached answer, in seconds."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
@@ -72,7 +74,10 @@ class AuthSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class AgentsFile(msgspec.Struct, frozen=True, kw_only=True):
-    """The agents of a server by name, its store, and the folder that relative paths in the file start from."""
+    """The agents of a server by name, its store, and the folder that relative paths in the file start from.
+
+    ``default`` is the agent of clients that name none: as the file says, else its first one.
+    """
 
     agents: dict[str, AgentSpec]
     folder: Path
@@ -81,6 +86,7 @@ class AgentsFile(msgspec.Struct, frozen=True, kw_only=True):
     graphs: GraphsSpec = GraphsSpec()
     mcp: dict[str, McpServerSpec] = {}
     source: str = "built in"
+    default: str = ""
 
 
 BUILT_IN = {
@@ -98,7 +104,7 @@ BUILT_IN = {
 def read(path: str | None) -> AgentsFile:
     """Read the agents of the file ``path``, by default ``agents.toml`` if it exists. Raises ``StartError``."""
     if not path and not Path(DEFAULT_FILE).is_file():
-        return AgentsFile(agents=dict(BUILT_IN), folder=Path.cwd())
+        return AgentsFile(agents=dict(BUILT_IN), folder=Path.cwd(), default=DEFAULT)
     file = Path(path or DEFAULT_FILE)
     try:
         text = file.read_text(encoding="utf-8")
@@ -107,7 +113,10 @@ def read(path: str | None) -> AgentsFile:
     except (OSError, UnicodeDecodeError) as error:
         raise StartError(f"the agents file {file} cannot be read as UTF-8 text: {error}") from error
     found = _langgraph(text, file) if file.suffix == ".json" else _parse(text, file)
-    return msgspec.structs.replace(found, agents={**BUILT_IN, **found.agents})
+    agents = {**BUILT_IN, **found.agents}
+    if found.default and found.default not in agents:
+        raise StartError(f"{file}: default names {found.default!r}, which is no agent; use one of {', '.join(agents)}")
+    return msgspec.structs.replace(found, agents=agents, default=found.default or next(iter(found.agents), DEFAULT))
 
 
 def _langgraph(text: str, file: Path) -> AgentsFile:
@@ -141,12 +150,15 @@ def _parse(text: str, file: Path) -> AgentsFile:
         line = re.search(r"at line (\d+)", str(error))
         raise StartError(f"{file}, line {line[1] if line else 'last'}: {words}") from error
     for key in document:
-        if key not in {"agents", "store", "auth", "graphs", "mcp"}:
+        if key not in {"agents", "store", "auth", "graphs", "mcp", "default"}:
             raise StartError(
                 f"{file}, line {_line_of(text, key)}: unknown table {key!r}; agents are defined in [agents.NAME], the "
                 f"long-term memory in [store], custom authentication in [auth], how graphs run in [graphs], servers of "
-                f"tools in [mcp.NAME]"
+                f'tools in [mcp.NAME]; default = "NAME" names the agent of clients that name none'
             )
+    default = document.get("default", "")
+    if not isinstance(default, str):
+        raise StartError(f'{file}, line {_line_of(text, "default")}: default names an agent: default = "NAME"')
     agents = document.get("agents", {})
     if not isinstance(agents, dict):
         raise StartError(f"{file}, line {_line_of(text, 'agents')}: agents are defined in tables [agents.NAME]")
@@ -158,6 +170,7 @@ def _parse(text: str, file: Path) -> AgentsFile:
         graphs=_graphs(document.get("graphs", {}), text, file),
         mcp=_mcp(document.get("mcp", {}), text, file),
         source=str(file),
+        default=default,
     )
 
 

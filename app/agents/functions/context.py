@@ -25,7 +25,10 @@ KIND = "question"
 
 
 class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """Ids of the run and its caller's settings: ``configurable`` and ``context`` are any JSON members."""
+    """Ids of the run and its caller's settings: ``configurable`` and ``context`` are any JSON members.
+
+    ``metadata``: of the run. What another protocol knows of the message that began it is there, like ``a2a``.
+    """
 
     tenant_id: str
     thread_id: str
@@ -33,6 +36,7 @@ class RunInfo(msgspec.Struct, frozen=True, kw_only=True):
     assistant_id: str
     configurable: dict[str, Any] = {}
     context: dict[str, Any] = {}
+    metadata: dict[str, Any] = {}
 
 
 class Context:
@@ -68,6 +72,7 @@ class Context:
             assistant_id=str(run.assistant_id),
             configurable=run.config.configurable,
             context=run.context,
+            metadata=msgspec.json.decode(run.instructions.run_metadata),
         )
 
     @property

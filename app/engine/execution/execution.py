@@ -238,7 +238,7 @@ class AgentRunContext:
         self.assistant_id = claimed.assistant_id
         self.state = loaded.state
         self.config, self.context = settings_of(claimed, loaded.request)
-        self.instructions = instructions_of(loaded.request)
+        self.instructions = instructions_of(loaded.request, claimed.metadata)
         earlier = claimed.answered if loaded.request.checkpoint_id is None else {}
         self.answers: dict[str, Any] = {**earlier, **loaded.past.answers}
         self.unresolved_calls = loaded.past.unresolved_calls

@@ -128,7 +128,7 @@ def settings_of(claimed: ClaimedRun, request: RunRequest) -> tuple[RunConfig, di
     return config, {**msgspec.json.decode(claimed.assistant_context), **request.context}
 
 
-def instructions_of(request: RunRequest) -> RunInstructions:
+def instructions_of(request: RunRequest, run_metadata: str) -> RunInstructions:
     """Return what the caller asked of the run, for agents that follow it themselves."""
     command, config = request.command, request.config
     return RunInstructions(
@@ -141,6 +141,7 @@ def instructions_of(request: RunRequest) -> RunInstructions:
         interrupt_after=request.interrupt_after,
         metadata=(config and config.metadata) or {},
         model_options=ModelOptions() if request.model_options is UNSET else request.model_options,
+        run_metadata=run_metadata,
     )
 
 

@@ -52,7 +52,7 @@ class RateLimitMiddleware:
             self._quota.check(principal.tenant_id)
         subject = principal.key_id or principal.user_id or self._proxies.client(scope)
         if opt.get("llm_by_message"):
-            scope["state"][_STARTS] = LaterRunStart(self._limiter, principal, subject)
+            scope["state"][_STARTS] = LaterRunStart(self._limiter, self._quota, principal, subject)
         takes = self._limiter.takes(principal.tenant_id, subject, principal.limits, llm=opt.get("llm", False))
         length = _content_length(scope)
         bytes_takes = []
@@ -127,14 +127,16 @@ class RunRateLimit:
 class LaterRunStart:
     """Takes run starts of a request once its message is known to start them."""
 
-    def __init__(self, limiter: Limiter, principal: Principal, subject: str) -> None:
+    def __init__(self, limiter: Limiter, quota: StorageQuota, principal: Principal, subject: str) -> None:
         self._limiter = limiter
+        self._quota = quota
         self._principal = principal
         self._subject = subject
 
     async def take(self) -> None:
-        """Take one start. Raises ``Limited``."""
+        """Take one start. Raises ``Limited``, also if the tenant's storage is full."""
         principal = self._principal
+        self._quota.check(principal.tenant_id)
         verdict = await self._limiter.take_runs(principal.tenant_id, self._subject, principal.limits, 1)
         if verdict is None or verdict.refused is None:
             return

@@ -94,6 +94,10 @@ class AssistantService:
             raise _unknown(assistant_id)
         return assistant_id, row.graph_id
 
+    def agent_named(self, name: str) -> Agent | None:
+        """Return the agent ``name``, if clients may run it."""
+        return self._agents.get(name) if name in self._agents.names() else None
+
     def names(self) -> list[str]:
         """Return the names of the agents that clients may run."""
         return self._agents.names()

@@ -5,6 +5,7 @@
 - ``creation``: validation of requests for runs
 - ``run_streams``: a run's stream and result: event log, then live feed
 - ``run_views``: what subscribers get: frames of stream modes, or events
+- ``chain``: a run with the runs that continue it, as protocols with tasks show it
 - ``event_log``: logged events, in pages
 - ``thread_streams``: all runs of a thread as one stream
 - ``queries``: SQL

@@ -7,8 +7,8 @@ if it dies during a call, another process retries after the lease has expired.
 import random
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 from uuid import UUID
 
 import aiohttp
@@ -72,6 +72,48 @@ class DeliveryOutcome(NamedTuple):
     timed_out: bool = False
 
 
+class OutgoingCall(NamedTuple):
+    """What is sent to a receiver, besides the signature."""
+
+    body: bytes
+    headers: Mapping[str, str]
+
+
+class Outbox(Protocol):
+    """Deliveries that are due. ``prefix``: of the ids that receivers see."""
+
+    prefix: str
+    statements: queries.OutboxStatements
+
+    async def prepare(self, row: asyncpg.Record) -> OutgoingCall | None:
+        """Return the call of the delivery ``row``, with its stored body if it has one; None if there is no more."""
+        ...
+
+
+class RunWebhooks:
+    """The outbox of runs that were created with a webhook. Implements ``Outbox``."""
+
+    prefix = "run"
+    statements = queries.statements_of("webhook_deliveries")
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    async def prepare(self, row: asyncpg.Record) -> OutgoingCall | None:
+        """Return the run and its values."""
+        body = row["body"] or await self._body(row["tenant_id"], row["run_id"])
+        return None if body is None else OutgoingCall(body, {"content-type": "application/json"})
+
+    async def _body(self, tenant_id: UUID, run_id: UUID) -> bytes | None:
+        async with self._database.engine_connection() as connection:
+            run = await connection.fetchrow(queries.RUN, tenant_id, run_id)
+        async with self._database.reading(tenant_id) as session:
+            end = await final_state(session, tenant_id, None, run_id)
+        if run is None or end is None:
+            return None
+        return encode(payload(run, b"{}" if end.head is None else read(end, end.last_number).state.json()))
+
+
 class HostLoad:
     """Counts a process's calls in flight by tenant and host, and remembers slow hosts."""
 
@@ -115,7 +157,10 @@ class HostLoad:
 
 
 class WebhookDispatcher:
-    """Calls receivers for one process. ``keys`` sign, newest first; ``jitter`` returns a number from 0 to 1."""
+    """Calls the receivers of one outbox for one process.
+
+    ``keys`` sign, newest first; ``jitter`` returns a number from 0 to 1.
+    """
 
     def __init__(
         self,
@@ -123,9 +168,12 @@ class WebhookDispatcher:
         egress: EgressClient,
         keys: Callable[[], Sequence[bytes]],
         meters: Meters,
+        outbox: Outbox | None = None,
         jitter: Callable[[], float] = random.random,
     ) -> None:
+        """``outbox``: that of webhooks, unless another one is given."""
         self._database = database
+        self._outbox = RunWebhooks(database) if outbox is None else outbox
         self._egress = egress
         self._keys = keys
         self._meters = meters
@@ -161,12 +209,12 @@ class WebhookDispatcher:
         """Start due deliveries within the limits; return the seconds to the next poll."""
         async with self._database.engine_connection() as connection:
             while self._load.total < MAX_CALLS:
-                row = await connection.fetchrow(queries.CLAIM_DUE, LEASE_SECONDS, *self._load.full())
+                row = await connection.fetchrow(self._outbox.statements.claim_due, LEASE_SECONDS, *self._load.full())
                 if row is None:
                     break
                 self._load.begin(row["tenant_id"], row["host"])
                 self._tasks.start(self._deliver(row), name=f"run-{row['run_id']}")
-            following: float | None = await connection.fetchval(queries.NEXT_DUE)
+            following: float | None = await connection.fetchval(self._outbox.statements.next_due)
         if following is None or following <= 0:  # what is due exceeds a limit: the end of a call wakes the dispatcher
             return POLL_SECONDS
         return min(following, POLL_SECONDS)
@@ -193,12 +241,13 @@ class WebhookDispatcher:
             return DeliveryOutcome(None, f"The call could not be made: {type(error).__name__}.")
 
     async def _call(self, row: asyncpg.Record) -> DeliveryOutcome:
-        body = row["body"] or await self._body(row)
-        if body is None:
+        call = await self._outbox.prepare(row)
+        body = None if call is None else row["body"] or await self._stored(row, call.body)
+        if call is None or body is None:
             return DeliveryOutcome(None, "The run was deleted before its webhook was called.", final=True)
-        headers = signed_headers(self._keys(), f"run_{row['run_id']}", int(time.time()), body)
+        headers = signed_headers(self._keys(), f"{self._outbox.prefix}_{row['run_id']}", int(time.time()), body)
         try:
-            answer = await self._egress.post(row["url"], body, {"content-type": "application/json", **headers})
+            answer = await self._egress.post(row["url"], body, {**call.headers, **headers})
         except RefusedAddress as error:
             return DeliveryOutcome(None, str(error))
         except (OSError, aiohttp.ClientError, ValueError) as error:
@@ -228,25 +277,18 @@ class WebhookDispatcher:
         key = (row["tenant_id"], row["run_id"], attempt)
         async with self._database.engine_connection() as connection:
             await connection.execute(
-                queries.SETTLE, *key, status, answer, problem, wait if status == "pending" else 0.0
+                self._outbox.statements.settle, *key, status, answer, problem, wait if status == "pending" else 0.0
             )
 
-    async def _body(self, row: asyncpg.Record) -> bytes | None:
-        """Build and store the payload, so that retries send identical bytes. None if the run is deleted."""
-        tenant_id, run_id = row["tenant_id"], row["run_id"]
+    async def _stored(self, row: asyncpg.Record, body: bytes) -> bytes | None:
+        """Store the body, so that retries send identical bytes; return what is stored."""
+        store = self._outbox.statements.store_body
         async with self._database.engine_connection() as connection:
-            run = await connection.fetchrow(queries.RUN, tenant_id, run_id)
-        async with self._database.reading(tenant_id) as session:
-            end = await final_state(session, tenant_id, None, run_id)
-        if run is None or end is None:
-            return None
-        body = encode(payload(run, b"{}" if end.head is None else read(end, end.last_number).state.json()))
-        async with self._database.engine_connection() as connection:
-            stored: bytes | None = await connection.fetchval(queries.STORE_BODY, tenant_id, run_id, body)
+            stored: bytes | None = await connection.fetchval(store, row["tenant_id"], row["run_id"], body)
         return stored
 
     async def _sweep(self) -> None:
-        await repeat_deletion(self._database, "webhooks", queries.DELETE_EXPIRED)
+        await repeat_deletion(self._database, "webhooks", self._outbox.statements.delete_expired)
 
 
 def payload(run: asyncpg.Record, values: bytes) -> dict[str, Any]:

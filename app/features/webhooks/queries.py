@@ -1,14 +1,16 @@
 """SQL of the webhook outbox."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from uuid import UUID
 
 import sqlalchemy as sa
 from sqlalchemy import Row
+from sqlalchemy.dialects.postgresql import insert
 
 from app.engine.structs import SHOWN
 from app.engine.tables import runs
+from app.features.webhooks.tables import push_configs as configs
 from app.features.webhooks.tables import webhook_deliveries as deliveries
 from app.infra.db.columns import select_list
 from app.infra.db.session import Reader, Writer
@@ -40,8 +42,7 @@ with recursive tenant as (
 )
 update webhook_deliveries d set attempts = d.attempts + 1, due_at = now() + make_interval(secs => $1)
 from due where d.tenant_id = due.tenant_id and d.run_id = due.run_id
-returning d.tenant_id, d.run_id, d.thread_id, d.url, d.host, d.attempts, d.body, d.created_at,
-  extract(epoch from now() - d.created_at)::float8 as age
+returning d.*, extract(epoch from now() - d.created_at)::float8 as age
 """
 """Claim one due delivery for $1 seconds, except hosts $2, tenants $3, and pairs of tenants $4 and hosts $5.
 
@@ -68,6 +69,23 @@ delete from webhook_deliveries d using (
   where status <> 'pending' and ended_at < now() - interval '30 days' limit 5000) o
 where d.tenant_id = o.tenant_id and d.run_id = o.run_id
 """
+
+
+class OutboxStatements(NamedTuple):
+    """The statements of an outbox."""
+
+    claim_due: str
+    next_due: str
+    store_body: str
+    settle: str
+    delete_expired: str
+
+
+def statements_of(table: str) -> OutboxStatements:
+    """Return the statements of the outbox ``table``, which has the columns of ``webhook_deliveries``."""
+    texts = (CLAIM_DUE, NEXT_DUE, STORE_BODY, SETTLE, DELETE_EXPIRED)
+    return OutboxStatements(*(text.replace("webhook_deliveries", table) for text in texts))
+
 
 RUN = f"""
 select {select_list(runs, SHOWN, "r")}, r.request, r.started_at as run_started_at, r.ended_at as run_ended_at,
@@ -97,3 +115,53 @@ async def reset(session: Writer, tenant_id: UUID, run_id: UUID) -> Row[Any] | No
         .returning(*deliveries.c)
     )
     return await session.first(statement)
+
+
+def _configs_of(tenant_id: UUID, thread_id: UUID, task_id: UUID) -> sa.ColumnElement[bool]:
+    columns = configs.c
+    return sa.and_(columns.tenant_id == tenant_id, columns.thread_id == thread_id, columns.task_id == task_id)
+
+
+async def put_config(session: Writer, tenant_id: UUID, values: dict[str, Any]) -> None:
+    """Add a push configuration, or put it in the place of the one with its id."""
+    statement = insert(configs).values(tenant_id=tenant_id, **values)
+    changed = {name: statement.excluded[name] for name in ("url", "token", "scheme", "credentials")}
+    await session.execute(statement.on_conflict_do_update(index_elements=configs.primary_key.columns, set_=changed))
+
+
+async def push_configs_of(session: Reader, tenant_id: UUID, thread_id: UUID, task_id: UUID) -> Sequence[Row[Any]]:
+    """Return the push configurations of a task, the oldest first."""
+    of_task = _configs_of(tenant_id, thread_id, task_id)
+    return await session.all(sa.select(configs).where(of_task).order_by(configs.c.created_at, configs.c.config_id))
+
+
+async def delete_config(session: Writer, tenant_id: UUID, thread_id: UUID, task_id: UUID, config_id: str) -> None:
+    """Delete a push configuration, if it exists."""
+    of_task = _configs_of(tenant_id, thread_id, task_id)
+    await session.execute(sa.delete(configs).where(of_task, configs.c.config_id == config_id))
+
+
+_PUSH_ENDED = sa.text("""
+    insert into push_deliveries (tenant_id, run_id, thread_id, ended_run, task_id, config_id, url, host)
+    select c.tenant_id, md5(r.run_id::text || c.task_id::text || c.config_id)::uuid, c.thread_id, r.run_id,
+      c.task_id, c.config_id, c.url, coalesce(substring(c.url from '://([^/?#]+)'), '')
+    from push_configs c join runs r on r.tenant_id = c.tenant_id and r.run_id = :run
+    where c.tenant_id = :tenant and c.thread_id = :thread and c.task_id = :task and c.config_id = :config
+      and r.status not in ('pending', 'running')
+    on conflict do nothing
+""")
+"""The same delivery as that of the trigger ``push_fill``."""
+
+
+async def push_ended(session: Writer, parameters: dict[str, Any]) -> None:
+    """Fill the outbox for a run that ended before its configuration was stored.
+
+    ``parameters``: ``tenant``, ``thread``, ``task``, ``config``, ``run``.
+    """
+    await session.execute(_PUSH_ENDED, parameters)
+
+
+PUSH_CONFIG = """
+select url, token, scheme, credentials from push_configs
+where tenant_id = $1 and thread_id = $2 and task_id = $3 and config_id = $4
+"""

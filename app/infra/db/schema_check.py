@@ -13,6 +13,7 @@ from app.infra.db.sql import CATALOGUE
 TRIGGERS = frozenset(
     {
         "documents_gone",
+        "push_fill",
         "runs_birth",
         "runs_guard",
         "runs_record_delete",
@@ -28,6 +29,7 @@ TRIGGERS = frozenset(
 FUNCTIONS = frozenset(
     {
         "documents_forget_chunks",
+        "push_fill",
         "runs_guard",
         "runs_record",
         "runs_unborn",

@@ -427,7 +427,9 @@ class JsonAnswer(OpenResponse):
         self._on_drain = on_drain
 
     async def _serve(self) -> None:
-        answer = await self._result
+        await self._send_whole(await self._result)
+
+    async def _send_whole(self, answer: LateAnswer) -> None:
         await self._begin((b"content-length", str(len(answer.body)).encode()), status=answer.status)
         await self._put(answer.body, more=False)
 
@@ -443,6 +445,28 @@ class JsonAnswer(OpenResponse):
     async def _revoked(self) -> None:
         if not self._begun:
             await self.refuse(Unauthenticated(REVOKED))
+
+
+class WholeAnswer(OpenResponse):
+    """A complete JSON response, from a handler that otherwise returns a response that stays open."""
+
+    __slots__ = ("_answer", "_kind", "_named")
+
+    def __init__(
+        self, answer: LateAnswer, *, media_type: str = "application/json", headers: Mapping[str, str] | None = None
+    ) -> None:
+        """Need nothing else: it never stays open."""
+        self._answer = answer
+        self._kind = media_type.encode()
+        self._named = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Respond at once."""
+        status, body = self._answer
+        length = str(len(body)).encode()
+        headers = [(b"content-type", self._kind), (b"content-length", length), *self._named]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body, "more_body": False})
 
 
 class NoContent(OpenResponse):

@@ -4,6 +4,7 @@ from typing import Annotated, Literal
 
 import msgspec
 
+from app.infra.secrets.secret import Secret
 from app.infra.settings.declaration import is_
 
 
@@ -124,6 +125,13 @@ class ServerSettings(msgspec.Struct, frozen=True, kw_only=True):
         Literal["on", "off"],
         is_("AGENT_CONSOLE", "Whether browsers get the console at `/`; other clients get a table of contents."),
     ] = "on"
+    card_key: Annotated[
+        Secret | None,
+        is_(
+            "AGENT_CARD_KEY",
+            "Signs A2A agent cards (ES256): the output of `openssl rand -hex 32`. Unset: cards are not signed.",
+        ),
+    ] = None
 
 
 class AgentSettings(msgspec.Struct, frozen=True, kw_only=True):

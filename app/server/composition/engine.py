@@ -15,11 +15,15 @@ from app.engine.streams.frame_transport import FramePublisher, FrameTransport
 from app.engine.streams.postgres_transport import PostgresFrameTransport
 from app.engine.streams.signals import Signals
 from app.engine.supervisor import RunEngine, Supervisor
+from app.features.runs.chain import RunChains
 from app.features.webhooks.dispatcher import WebhookDispatcher
+from app.features.webhooks.push import PushNotifications
 from app.features.webhooks.signing import key_of
 from app.infra.egress.addresses import AddressAllowlist
 from app.infra.egress.client import EgressClient
 from app.infra.settings.environment import Settings
+from app.protocols.a2a.bindings import MEDIA_TYPE
+from app.protocols.a2a.push import TaskPayloads
 from app.server.composition.limits import Limits
 from app.server.composition.models import AgentRuntime
 from app.server.composition.persistence import Persistence
@@ -35,6 +39,7 @@ class EngineStack(msgspec.Struct, frozen=True, kw_only=True):
     parts: RunEngine
     supervisor: Supervisor
     dispatcher: WebhookDispatcher
+    push_dispatcher: WebhookDispatcher
     queue_metrics: QueueMetrics
     redis: "RedisFrameTransport | None"
 
@@ -68,9 +73,15 @@ def build_engine(
         retention=settings.retention,
     )
     keys = persistence.secrets.rotating("AGENT_WEBHOOK_SECRET", "AGENT_WEBHOOK_SECRET_SECONDARY")
-    dispatcher = WebhookDispatcher(
-        database, EgressClient(allowed), lambda: [key_of(secret) for secret in keys.values], telemetry.meters
-    )
+    calls = database, EgressClient(allowed), lambda: [key_of(secret) for secret in keys.values], telemetry.meters
+    dispatcher = WebhookDispatcher(*calls)
+    pushed = PushNotifications(database, TaskPayloads(RunChains(database)).body, MEDIA_TYPE)
+    push_dispatcher = WebhookDispatcher(*calls, pushed)
+
+    def on_change() -> None:
+        dispatcher.wake()
+        push_dispatcher.wake()
+
     max_runs = 0 if settings.server.role == "api" else settings.runs.max_runs
     supervisor = Supervisor(
         parts,
@@ -78,12 +89,13 @@ def build_engine(
         telemetry.recorder,
         max_runs=max_runs,
         log_runs=settings.server.log_runs,
-        on_change=dispatcher.wake,
+        on_change=on_change,
     )
     return EngineStack(
         parts=parts,
         supervisor=supervisor,
         dispatcher=dispatcher,
+        push_dispatcher=push_dispatcher,
         queue_metrics=QueueMetrics(database, telemetry.meters),
         redis=redis,
     )

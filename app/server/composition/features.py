@@ -7,10 +7,12 @@ from app.features.assistants.service import AssistantService
 from app.features.crons.scheduler import CronScheduler
 from app.features.crons.service import CronService
 from app.features.documents.service import DocumentService, IngestRunStarter
+from app.features.runs.chain import RunChains
 from app.features.runs.creation import RunFactory
 from app.features.runs.service import RunService
 from app.features.store.service import StoreService
 from app.features.threads.service import ThreadService
+from app.features.webhooks.push import PushConfigs
 from app.features.webhooks.service import WebhookService
 from app.infra.egress.addresses import AddressAllowlist
 from app.infra.settings.environment import Settings
@@ -27,11 +29,13 @@ class Features(msgspec.Struct, frozen=True, kw_only=True):
     assistants: AssistantService
     threads: ThreadService
     runs: RunService
+    chains: RunChains
     crons: CronService
     scheduler: CronScheduler
     store: StoreService
     documents: DocumentService
     webhooks: WebhookService
+    push: PushConfigs
 
 
 def build_features(
@@ -53,9 +57,11 @@ def build_features(
         assistants=assistants,
         threads=ThreadService(database, catalog, engine.parts.feeds.notify),
         runs=runs,
+        chains=RunChains(database),
         crons=CronService(database, assistants, factory, max_crons=settings.limits.crons),
         scheduler=CronScheduler(database, claims, factory, runs),
         store=agents.memory.store,
         documents=agents.memory.documents.service(IngestRunStarter(claims, factory, runs, assistants)),
         webhooks=WebhookService(database, engine.dispatcher),
+        push=PushConfigs(database, allowed, engine.push_dispatcher.wake),
     )

@@ -7,12 +7,15 @@ from app.agents.mcp.servers import McpServers, connector
 from app.base.tasks import Tasks, TaskWatchdog
 from app.features.access.custom_auth import acting_user
 from app.features.access.open_streams import OpenStreamAccess
+from app.features.system.service import version
 from app.infra.egress.addresses import AddressAllowlist
 from app.infra.http.client_address import TrustedProxies
 from app.infra.http.open_streams import MAX_STREAMS, OpenStreams
 from app.infra.settings.environment import Settings
 from app.infra.telemetry.meters import Meters
 from app.infra.telemetry.shared_buffer import MetricsBuffers
+from app.protocols.a2a.card import AgentCards, ServerAddress
+from app.protocols.a2a.controller import A2AParts
 from app.protocols.gateway import ProtocolGateway
 from app.protocols.mcp.controller import McpParts
 from app.protocols.projection import ProjectedRuns
@@ -42,6 +45,7 @@ class AppServices(msgspec.Struct, frozen=True, kw_only=True):
     streams: OpenStreams
     gateway: ProtocolGateway
     mcp: McpParts
+    a2a: A2AParts
     proxies: TrustedProxies
     background: Tasks
 
@@ -75,7 +79,13 @@ def _build(
     open_streams = _open_streams(settings, auth, telemetry.meters, streams)
     features = build_features(settings, persistence, agents, limits, engine, allowed)
     gateway = ProtocolGateway(
-        features.assistants, features.threads, features.runs, ProjectedRuns(features.runs), open_streams
+        assistants=features.assistants,
+        threads=features.threads,
+        runs=features.runs,
+        chains=features.chains,
+        push=features.push,
+        projections=ProjectedRuns(features.runs),
+        streams=open_streams,
     )
     return AppServices(
         settings=settings,
@@ -90,6 +100,17 @@ def _build(
         streams=open_streams,
         gateway=gateway,
         mcp=build_mcp(settings, file, persistence, features, gateway),
+        a2a=A2AParts(
+            AgentCards(
+                agents.catalog,
+                file.default,
+                version(),
+                authenticated=auth.is_on,
+                address=ServerAddress(settings.server.public_url, settings.server.root_path),
+                key=settings.server.card_key,
+            ),
+            persistence.audit,
+        ),
         proxies=TrustedProxies(settings.server.trusted_proxies.split(",")),
         background=Tasks("background"),
     )

@@ -1,0 +1,120 @@
+"""Version 0.3 of the protocol for old peers: other names of methods, states in lower case, ``kind`` members.
+
+Source: https://a2a-protocol.org/v0.3.0/specification/
+"""
+
+from typing import Any
+
+from app.base.errors import Invalid
+
+METHODS = {
+    "message/send": "SendMessage",
+    "message/stream": "SendStreamingMessage",
+    "tasks/get": "GetTask",
+    "tasks/cancel": "CancelTask",
+    "tasks/resubscribe": "SubscribeToTask",
+    "agent/getAuthenticatedExtendedCard": "GetExtendedAgentCard",
+}
+"""Methods of version 1.0 by their names in 0.3."""
+
+_ROLES = {"user": "ROLE_USER", "agent": "ROLE_AGENT"}
+_OLD_ROLES = {new: old for old, new in _ROLES.items()}
+TERMINAL = {"completed", "failed", "canceled", "rejected", "input-required", "auth-required"}
+"""States after which a stream ends."""
+
+
+def params_of(given: Any) -> Any:
+    """Return parameters in the form of version 1.0. Raises ``Invalid``."""
+    if not isinstance(given, dict) or "message" not in given:
+        return given
+    made = {**given, "message": _message(given["message"])}
+    configuration = given.get("configuration")
+    if isinstance(configuration, dict):
+        blocking = configuration.get("blocking")
+        new = {name: one for name, one in configuration.items() if name not in {"blocking", "pushNotificationConfig"}}
+        if configuration.get("pushNotificationConfig") is not None:
+            new["taskPushNotificationConfig"] = configuration["pushNotificationConfig"]
+        made["configuration"] = {**new, "returnImmediately": blocking is False}
+    return made
+
+
+def _message(given: Any) -> Any:
+    if not isinstance(given, dict):
+        return given
+    parts = given.get("parts")
+    made = {name: one for name, one in given.items() if name != "kind"}
+    if isinstance(parts, list):
+        made["parts"] = [_part(part, at) for at, part in enumerate(parts)]
+    made["role"] = _ROLES.get(str(given.get("role")), given.get("role"))
+    return made
+
+
+def _part(given: Any, at: int) -> Any:
+    if not isinstance(given, dict):
+        return given
+    common = {"metadata": given["metadata"]} if given.get("metadata") is not None else {}
+    kind = given.get("kind")
+    if kind == "text":
+        return {"text": given.get("text"), **common}
+    if kind == "data":
+        return {"data": given.get("data"), **common}
+    file = given.get("file")
+    if kind != "file" or not isinstance(file, dict):
+        raise Invalid.at("A part has the kind text, file or data.", f"/message/parts/{at}/kind")
+    names = {"bytes": "raw", "uri": "url", "name": "filename", "mimeType": "mediaType"}
+    return {names[name]: one for name, one in file.items() if name in names and one is not None} | common
+
+
+def result_of(method: str, result: Any) -> Any:
+    """Return a result, or an event of a stream, in the form of version 0.3."""
+    if not isinstance(result, dict) or method == "GetExtendedAgentCard":
+        return result
+    if "task" in result:
+        return old_task(result["task"])
+    if "message" in result:
+        return _old_message(result["message"])
+    if "statusUpdate" in result:
+        update = result["statusUpdate"]
+        status = _old_status(update["status"])
+        return {**update, "kind": "status-update", "status": status, "final": status["state"] in TERMINAL}
+    if "artifactUpdate" in result:
+        update = result["artifactUpdate"]
+        return {**update, "kind": "artifact-update", "artifact": _old_artifact(update["artifact"])}
+    return old_task(result)
+
+
+def old_task(task: dict[str, Any]) -> dict[str, Any]:
+    """Return a task in the form of version 0.3."""
+    made = {**task, "kind": "task", "status": _old_status(task["status"])}
+    if "artifacts" in task:
+        made["artifacts"] = [_old_artifact(one) for one in task["artifacts"]]
+    if "history" in task:
+        made["history"] = [_old_message(one) for one in task["history"]]
+    return made
+
+
+def _old_status(status: dict[str, Any]) -> dict[str, Any]:
+    made = {**status, "state": status["state"].removeprefix("TASK_STATE_").lower().replace("_", "-")}
+    if "message" in status:
+        made["message"] = _old_message(status["message"])
+    return made
+
+
+def _old_message(message: dict[str, Any]) -> dict[str, Any]:
+    parts = [_old_part(part) for part in message["parts"]]
+    return {**message, "kind": "message", "role": _OLD_ROLES[message["role"]], "parts": parts}
+
+
+def _old_artifact(artifact: dict[str, Any]) -> dict[str, Any]:
+    return {**artifact, "parts": [_old_part(part) for part in artifact["parts"]]}
+
+
+def _old_part(part: dict[str, Any]) -> dict[str, Any]:
+    common = {"metadata": part["metadata"]} if "metadata" in part else {}
+    if "text" in part:
+        return {"kind": "text", "text": part["text"], **common}
+    if "data" in part:
+        data = part["data"]
+        return {"kind": "data", "data": data if isinstance(data, dict) else {"value": data}, **common}
+    names = {"raw": "bytes", "url": "uri", "filename": "name", "mediaType": "mimeType"}
+    return {"kind": "file", "file": {names[name]: one for name, one in part.items() if name in names}, **common}
