@@ -7,7 +7,7 @@ import pytest
 
 from app.agents.port import RunContext, RunOutcome
 from app.domain.event_id import EventId
-from app.domain.events import Custom, Ended, Event, MessageAdded, MessageDelta, RunStarted, StepCommitted
+from app.domain.events import Custom, Ended, Event, InputApplied, MessageAdded, MessageDelta, RunStarted, StepCommitted
 from app.engine.entries import ClaimedRun
 from app.engine.streams.feed import Feed, FeedTruncated
 from app.engine.streams.frames import MODES
@@ -122,3 +122,20 @@ async def test_an_event_without_a_frame_is_not_lost_between_two_owners(database:
             assert live == await events_of(other, run)
         await lost.stop()
     assert [type(event) for event in live].count(StepCommitted) == 2
+
+
+async def test_a_run_whose_log_has_expired_is_shown_from_its_steps_and_checkpoints(database: Database) -> None:
+    async with engine_on(database, SteeredAgent("steered", chatty)) as engine:
+        run = await engine.begin("x", agent="steered", modes=["values", "tasks"])
+        live = await events_of(engine, run)
+        await fetch(database, "delete from events")
+        shown = await events_of(engine, run)
+    assert [type(event) for event in shown] == [RunStarted, InputApplied, StepCommitted, StepCommitted, Ended]
+
+    def steps(events: list[Event]) -> list[tuple[int, str, str]]:
+        return [(one.step, one.checkpoint_id, one.node) for one in events if isinstance(one, StepCommitted)]
+
+    assert steps(shown) == steps(live)
+    assert [one.move.parent_id for one in shown if isinstance(one, StepCommitted) and one.move] == [
+        one.move.parent_id for one in live if isinstance(one, StepCommitted) and one.move
+    ]

@@ -10,12 +10,23 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Row
 
+from app.agents.port import Interrupt
 from app.base.errors import Unavailable
-from app.domain.event_id import EventId
-from app.domain.events import Ended, Event, Failed, Retracted
+from app.domain.event_id import START, EventId
+from app.domain.events import (
+    CheckpointPosition,
+    Ended,
+    Event,
+    Failed,
+    InputApplied,
+    Interrupted,
+    Retracted,
+    RunStarted,
+    StepCommitted,
+)
 from app.domain.lifecycle import TERMINAL, RunStatus
 from app.engine.checkpoints.codec import unpack
-from app.engine.execution.ending import REMOVED
+from app.engine.execution.ending import REMOVED, interrupts_json
 from app.engine.execution.execution import first_message_id
 from app.engine.structs import RunRequest
 from app.features.runs import queries
@@ -28,6 +39,7 @@ READ_TIMEOUT = 5.0
 MAX_READ_TIMEOUT = 60.0
 
 _events = msgspec.json.Decoder(list[Event])
+encode = msgspec.json.Encoder().encode
 
 
 class LoggedEvents(NamedTuple):
@@ -108,6 +120,9 @@ class LoggedRun:
             yield LoggedEvents(self._after.epoch + 1, 1, deque(ending), 0)
             return
         rows, run = self._rows, self._run
+        if self.ended and not rows and self._after == START and (shown := await self._from_steps(run)):
+            yield LoggedEvents(1, 1, deque(shown), 0)
+            return
         complete = False
         epoch = seq = 0
         while rows:
@@ -128,6 +143,35 @@ class LoggedRun:
                 step = await queries.last_step(session, self.tenant_id, run.thread_id, run.ended_run)
             yield LoggedEvents(run.last_epoch + 1, 1, deque(_closing(run, step)), 0)
 
+    async def _from_steps(self, run: Row[Any]) -> list[Event]:
+        """Return what the steps and checkpoints of a run tell of it, whose log has expired; nothing without any."""
+        async with self.reading() as session:
+            rows = await queries.run_steps(session, self.tenant_id, run.thread_id, run.ended_run)
+        if not rows:
+            return []
+        position = CheckpointPosition()
+        events: list[Event] = [RunStarted(run_id=str(run.ended_run), attempt=1, thread_id=str(run.thread_id))]
+        for row in rows:
+            checkpoint_id, following = str(row.checkpoint_id), tuple(row.next)
+            position = CheckpointPosition(
+                parent_id=str(row.parent_id or ""),
+                step=row.step,
+                source=row.source,
+                next=following,
+                starts=following,
+                at=row.created_at.isoformat(),
+            )
+            if row.source == "input":
+                events.append(InputApplied(checkpoint_id, position))
+            else:
+                node = row.node or ""
+                updates = msgspec.Raw(encode({one: {} for one in node.split(", ") if one}))
+                events.append(StepCommitted(row.step, checkpoint_id, updates, node, position))
+        if run.interrupts:
+            asked = [Interrupt(one["id"], one["value"]) for one in run.interrupts]
+            events.append(Interrupted(str(rows[-1].checkpoint_id), msgspec.Raw(interrupts_json(asked)), position))
+        return [*events, *_end_of(run)]
+
 
 def _closing(run: Row[Any], step: int | None) -> list[Event]:
     """Return the last events of a run whose owner did not end it.
@@ -140,6 +184,9 @@ def _closing(run: Row[Any], step: int | None) -> list[Event]:
             [] if step is None else [first_message_id(run.ended_run, n + 1, step + 1) for n in range(run.last_epoch)]
         )
         events.append(Retracted(message_ids=uncommitted, step=0 if step is None else step + 1))
-    if run.error is not None:
-        events.append(Failed(error=run.error["error"], message=run.error["message"]))
-    return [*events, Ended(run_id=str(run.ended_run), status=run.status)]
+    return [*events, *_end_of(run)]
+
+
+def _end_of(run: Row[Any]) -> list[Event]:
+    failed = [] if run.error is None else [Failed(error=run.error["error"], message=run.error["message"])]
+    return [*failed, Ended(run_id=str(run.ended_run), status=run.status)]

@@ -234,7 +234,7 @@ async def final_state(session: Reader, tenant_id: UUID, thread_id: UUID | None, 
 
 
 _STATUS = sa.text("""
-    select thread_id, status, error, request, run_id as ended_run, epoch as last_epoch
+    select thread_id, status, error, interrupts, request, run_id as ended_run, epoch as last_epoch
     from runs where tenant_id = :tenant and run_id = :run
 """)
 
@@ -267,6 +267,22 @@ async def log_page(session: Reader, tenant_id: UUID, run_id: UUID, after: EventI
 def has_more(page: Collection[Row[Any]]) -> bool:
     """Return whether another page of the event log may follow ``page``."""
     return len(page) == PAGE_ROWS or sum(len(row.body) for row in page) >= PAGE_BYTES
+
+
+MAX_SHOWN_STEPS = 10_000
+
+_STEPS = sa.text(f"""
+    select c.checkpoint_id, c.parent_id, c.source, c.step, c.next, c.created_at, s.node
+    from checkpoints c left join steps s
+      on s.tenant_id = c.tenant_id and s.run_id = c.run_id and s.checkpoint_id = c.checkpoint_id
+    where c.tenant_id = :tenant and c.thread_id = :thread and c.run_id = :run
+    order by c.step, c.checkpoint_id limit {MAX_SHOWN_STEPS}
+""")
+
+
+async def run_steps(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> Sequence[Row[Any]]:
+    """Return a run's checkpoints with the nodes that made them, in order, without their states."""
+    return await session.all(_STEPS, {"tenant": tenant_id, "thread": thread_id, "run": run_id})
 
 
 _LAST_STEP = sa.text("""
