@@ -15,7 +15,7 @@ from app.agents.tools.port import ToolClass
 from app.domain.events import Event
 from app.domain.messages import Usage
 from app.domain.state import State
-from app.providers.llm.port import ANY_TOOL, ToolChoice, ToolSpec
+from app.providers.llm.port import ANY_TOOL, OutputSchema, ToolChoice, ToolSpec
 
 UNLIMITED = 2**31
 
@@ -114,13 +114,15 @@ class ModelOptions(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
 
     ``tools`` are run by the caller: the model is offered them, and a call to one is a question that its result answers
     (``app.agents.tool_loop.client_tools``). ``tool_choice`` covers them and the agent's own; ``required`` holds for the
-    first model call of the run. ``instructions`` follow the agent's.
+    first model call of the run. ``instructions`` follow the agent's. An answer that does not fit ``output_schema``
+    fails the run.
     """
 
     tools: tuple[ToolSpec, ...] = ()
     tool_choice: ToolChoice = ANY_TOOL
     parallel_tool_calls: bool = True
     instructions: str = ""
+    output_schema: OutputSchema | None = None
 
 
 class RunInstructions(msgspec.Struct, frozen=True, kw_only=True):

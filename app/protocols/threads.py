@@ -7,7 +7,15 @@ from uuid import UUID, uuid5
 from app.engine.execution.questions import OpenQuestion
 from app.security.access.structs import Principal
 
+CHAT_HEADERS = ("x-openwebui-chat-id", "x-chat-id")
+"""Headers that name a conversation, whose thread a request continues."""
+
 NAMESPACE = UUID("3a0ac0a6-6b5c-5a5e-8f52-0c4c2f3b7d11")
+
+
+def chat_in(headers: Mapping[str, str]) -> str | None:
+    """Return the id of the conversation that a chat UI names in a header of its request."""
+    return next((headers[name] for name in CHAT_HEADERS if headers.get(name)), None)
 
 
 def thread_id_of(principal: Principal, conversation: str) -> UUID:

@@ -19,6 +19,8 @@ from app.protocols.langgraph_v2.controller import ThreadProtocolController
 from app.protocols.mcp.controller import McpController
 from app.protocols.mcp.resource_metadata import ResourceMetadataController
 from app.protocols.openai.controller import OpenAIController
+from app.protocols.openai.responses.controller import ResponsesController
+from app.protocols.openai.responses.conversations import ConversationsController
 
 BASE_PATH = "/api/v1"
 
@@ -45,6 +47,8 @@ PROTOCOLS: tuple[type[Controller], ...] = (
     McpController,
     OpenAIController,
     ResourceMetadataController,
+    ResponsesController,
+    ConversationsController,
 )
 """Controllers of other protocols, outside the base path."""
 

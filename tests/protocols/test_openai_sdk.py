@@ -162,3 +162,18 @@ def test_a_stream_has_the_calls_of_the_clients_tools_and_the_choice_is_enforced(
     with pytest.raises(openai.BadRequestError, match="tool of agent") as clash:
         openai_client.chat.completions.create(model="assistant", messages=SUM, tools=[own])
     assert clash.value.param == "tools.0.name"
+
+
+def test_tasks_of_chat_uis_call_no_tool_and_leave_no_thread(openai_client: openai.OpenAI, served: Served) -> None:
+    task: list[ChatCompletionMessageParam] = [
+        {"role": "user", "content": "### Task:\nGenerate a title for: what is 12*(3+4)?"}
+    ]
+    chat = {"X-OpenWebUI-Chat-Id": f"chat-{uuid.uuid4()}"}
+    create = openai_client.chat.completions.with_raw_response.create
+    answer = create(model="assistant", messages=task, extra_headers=chat)
+    assert "I call" not in str(answer.parse().choices[0].message.content)
+    named = create(model="assistant", messages=SUM, extra_headers={**chat, "X-OpenWebUI-Task": "title_generation"})
+    assert "I call" not in str(named.parse().choices[0].message.content)
+    thread = create(model="assistant", messages=SUM, extra_headers=chat).headers["x-thread-id"]
+    values = httpx.get(f"{served.base}/threads/{thread}/state").json()["values"]
+    assert [m["content"] for m in values["messages"] if m["type"] == "human"] == ["what is 12*(3+4)?"]

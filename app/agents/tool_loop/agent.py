@@ -11,7 +11,13 @@ from app.agents.port import RESUME_NODE, START_NODE, ModelOptions, RunContext, R
 from app.agents.tool_loop.answer_stream import AnswerAssembler, answered_by
 from app.agents.tool_loop.call_questions import idempotency_key
 from app.agents.tool_loop.calls import Toolbox
-from app.agents.tool_loop.client_tools import after_first_call, check_options, enforce_choice, offered_tools
+from app.agents.tool_loop.client_tools import (
+    after_first_call,
+    check_options,
+    check_output,
+    enforce_choice,
+    offered_tools,
+)
 from app.agents.tool_loop.conversation import Conversation, PendingCalls, call_ids, calls_of, paired, unanswered
 from app.agents.tool_loop.conversation_window import ConversationWindow, SummaryMemory
 from app.agents.tool_loop.graph import MEMORY_NODE, MODEL_NODE, SCHEMAS, TOOLS_NODE, graph_of
@@ -127,6 +133,7 @@ class ToolLoop:
             tokens += message.usage_metadata.total_tokens if message.usage_metadata else 0
             step = self._model_step(message, context)
             if not step.next:
+                check_output(message, options)
                 return RunOutcome(step=step)
             await context.commit(step)
             messages.extend([message])
@@ -167,6 +174,7 @@ class ToolLoop:
             tools=offered_tools(self._toolbox.specs, options),
             tool_choice=options.tool_choice,
             parallel_tool_calls=options.parallel_tool_calls,
+            output_schema=options.output_schema,
             temperature=self._config.temperature,
             max_tokens=self._config.max_tokens,
             tenant=str(context.tenant_id),

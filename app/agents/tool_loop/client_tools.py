@@ -14,13 +14,15 @@ from app.agents.port import ModelOptions, interrupt_id
 from app.agents.tool_loop.conversation import AnyToolCall
 from app.agents.tools.port import ToolResult
 from app.base.errors import Invalid, ModelProtocol
-from app.domain.messages import AIMessage, InvalidToolCall
+from app.base.json_schema import validator_of
+from app.domain.messages import AIMessage, InvalidToolCall, text_of
 from app.providers.llm.port import ANY_TOOL, ToolSpec
 
 CLIENT_TOOL_CALL = "client_tool_call"
 """``type`` of the question that a call to a client tool asks."""
 
 MAX_TOOLS = 128
+MAX_PROBLEM_LENGTH = 300
 MAX_OPTIONS_BYTES = 256 * 1024
 """Largest tools and instructions of a request, as JSON."""
 
@@ -49,6 +51,11 @@ def check_options(options: ModelOptions, agent: str, own: Collection[str]) -> No
     for name in options.tool_choice.names:
         if name not in known:
             raise _invalid("tool_choice", f"names {name[:100]!r}; the tools are {', '.join(known) or 'none'}")
+    if options.output_schema is not None:
+        try:
+            validator_of(options.output_schema.schema)
+        except ValueError as error:
+            raise _invalid("output_schema", f"is not a valid JSON Schema: {error}") from error
     if options.tool_choice.mode == "required" and not known:
         raise _invalid("tool_choice", "requires a call, and there is no tool")
 
@@ -92,6 +99,20 @@ def enforce_choice(message: AIMessage, options: ModelOptions) -> AIMessage:
         tool_calls=[call for call in message.tool_calls if choice.allows(call.name)],
         invalid_tool_calls=[*message.invalid_tool_calls, *refused],
     )
+
+
+def check_output(message: AIMessage, options: ModelOptions) -> None:
+    """Check that a final answer fits the schema that the caller asks for. Raises ``ModelProtocol``."""
+    if options.output_schema is None:
+        return
+    try:
+        answer = msgspec.json.decode(text_of(message.content))
+    except msgspec.DecodeError as error:
+        raise ModelProtocol("The model's answer is not JSON, which the request asks for.") from error
+    problem = next(iter(validator_of(options.output_schema.schema).iter_errors(answer)), None)
+    if problem is not None:
+        words = problem.message[:MAX_PROBLEM_LENGTH]
+        raise ModelProtocol(f"The model's answer does not fit the schema of the request: {words}.")
 
 
 def after_first_call(options: ModelOptions) -> ModelOptions:

@@ -76,6 +76,10 @@ class RunFactory:
         self._agents = agents
         self._owner = owner
 
+    def accepts_options(self, agent: str) -> bool:
+        """Whether the agent of this name takes ``model_options``."""
+        return isinstance(self._agents.get(agent), AcceptsModelOptions)
+
     async def reach(
         self, principal: Principal, thread_id: UUID | None, body: RunCreate
     ) -> tuple[RunRequester, RunCreate]:

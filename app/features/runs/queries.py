@@ -244,6 +244,31 @@ async def status(session: Reader, tenant_id: UUID, run_id: UUID) -> Row[Any] | N
     return await session.first(_STATUS, {"tenant": tenant_id, "run": run_id})
 
 
+_THREAD_OF = sa.text("select thread_id from runs where tenant_id = :tenant and run_id = :run")
+_ENDED = ScopedStatement(
+    """
+    select r.thread_id, r.status, r.checkpoint_id, r.error, r.interrupts,
+      (select t.head from threads t where t.tenant_id = r.tenant_id and t.thread_id = r.thread_id) as head,
+      (select case when c.source = 'input' then c.checkpoint_id else c.parent_id end from checkpoints c
+       where c.tenant_id = r.tenant_id and c.thread_id = r.thread_id and c.run_id = r.run_id
+       order by c.checkpoint_id limit 1) as first
+    from runs r where r.tenant_id = :tenant and r.thread_id = :thread and r.run_id = :run<owned>
+    """,
+    _THREAD_IN_SCOPE.replace("runs.", "r."),
+)
+
+
+async def thread_of(session: Reader, tenant_id: UUID, run_id: UUID) -> UUID | None:
+    """Return the thread of a run, which the caller may not have the right to read."""
+    thread_id: UUID | None = await session.scalar(_THREAD_OF, {"tenant": tenant_id, "run": run_id})
+    return thread_id
+
+
+async def ended(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> Row[Any] | None:
+    """Return how a run ended, and its thread's head."""
+    return await session.first(_ENDED, {"tenant": tenant_id, "thread": thread_id, "run": run_id})
+
+
 PAGE_ROWS = 256
 PAGE_BYTES = 512 * 1024
 """Bounds of a page of the event log: rows, or bytes (the row that crosses the bound is included)."""

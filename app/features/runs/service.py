@@ -23,7 +23,7 @@ from app.engine.supervisor import Supervisor
 from app.features.runs import queries
 from app.features.runs.creation import RunFactory, answer_event
 from app.features.runs.run_streams import RunStreams
-from app.features.runs.structs import RunSearch, RunSummary
+from app.features.runs.structs import EndedRun, RunSearch, RunSummary
 from app.features.runs.thread_streams import ThreadCursor, ThreadStreams
 from app.infra.db.columns import from_row
 from app.infra.db.engine import Database
@@ -166,6 +166,27 @@ class RunService:
         async with self._database.reading(principal.tenant_id) as session:
             return await keys.run_of(session, principal.tenant_id, key)
 
+    async def by_id(self, principal: Principal, run_id: UUID) -> Run:
+        """Return a run by its id alone. Raises ``NotFound``."""
+        return await self.get(principal, await self._thread_of(principal, run_id), run_id)
+
+    async def ended(self, principal: Principal, run_id: UUID) -> EndedRun:
+        """Return how a run ended, by its id alone; of one that has not, its status. Raises ``NotFound``."""
+        thread_id = await self._thread_of(principal, run_id)
+        owned = await principal.permit("threads", "read", thread_id=thread_id, run_id=run_id)
+        async with self._database.reading(principal.tenant_id, owned) as session:
+            row = await queries.ended(session, principal.tenant_id, thread_id, run_id)
+        if row is None:
+            raise NotFound(f"Run with ID {run_id} not found")
+        return from_row(EndedRun, row)
+
+    async def _thread_of(self, principal: Principal, run_id: UUID) -> UUID:
+        async with self._database.reading(principal.tenant_id) as session:
+            thread_id = await queries.thread_of(session, principal.tenant_id, run_id)
+        if thread_id is None:
+            raise NotFound(f"Run with ID {run_id} not found")
+        return thread_id
+
     async def may_stop(self, principal: Principal, thread_id: UUID, run_id: UUID) -> None:
         """Check that the principal may cancel a run. Raises ``Forbidden``, ``NotFound``."""
         if principal.rules is not None:
@@ -205,6 +226,10 @@ class RunService:
             rows = await queries.search(session, principal.tenant_id, wanted, assistant_id)
         found = [from_row(RunSummary, row) for row in rows]
         return found, found[-1].run_id if len(found) == wanted.limit else None
+
+    def accepts_options(self, agent: str) -> bool:
+        """Whether ``agent``, by its name, takes the tools and instructions of a request (``model_options``)."""
+        return self._creation.accepts_options(agent)
 
     async def open_questions(self, principal: Principal, thread_id: UUID) -> Sequence[OpenQuestion]:
         """Return the questions that a thread waits for; none of an unknown thread."""

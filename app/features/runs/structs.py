@@ -59,3 +59,19 @@ class RunSummary(msgspec.Struct, kw_only=True):
     ended_at: datetime | None
     error: Any
     usage: Any
+
+
+class EndedRun(msgspec.Struct, frozen=True, kw_only=True):
+    """How a run ended: the state it left and, to tell what it has added, the ``first`` one that it started from.
+
+    ``head``: the newest state of its thread. ``error`` is ``{"error", "message"}``, ``interrupts`` are
+    ``{"id", "value"}``.
+    """
+
+    thread_id: UUID
+    status: str
+    checkpoint_id: UUID | None
+    head: UUID | None
+    first: UUID | None
+    error: Any
+    interrupts: Any

@@ -1,8 +1,10 @@
 """OpenAI's API over runs: https://platform.openai.com/docs/api-reference
 
-- ``controller``: HTTP routes
+- ``controller``: HTTP routes of chat completions and models
+- ``responses``: Responses and Conversations
 - ``chat``: projection of a run onto chunks of a chat completion, or onto a whole one
 - ``inbound``: requests as input of a run
+- ``tasks``: requests that chat UIs make for themselves
 - ``tools``: tools of a request and the choice among them
 - ``errors``: the shape of errors
 - ``structs``: wire shapes

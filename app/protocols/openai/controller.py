@@ -10,13 +10,13 @@ import msgspec
 from litestar import Controller, get, post
 from litestar.params import JSONBody
 
-from app.base.errors import Invalid, NotFound, Unavailable
+from app.agents.port import ModelOptions
+from app.base.errors import Invalid, Unavailable
 from app.base.ids import agent_id
 from app.engine.entries import ClaimedRun
 from app.engine.structs import CommandBody, RunCreate
 from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in
-from app.features.assistants.service import AssistantService
 from app.features.assistants.structs import Assistant, AssistantSearch
 from app.features.runs.service import RunService
 from app.infra.http.event_streams import EventStream, JsonAnswer, LateAnswer, OpenResponse
@@ -24,16 +24,18 @@ from app.infra.http.problems import ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
 from app.protocols.gateway import OBSERVABLE, Gateway, ProtocolGateway
 from app.protocols.openai.chat import STOPPING, ChatCollector, ChatProjection
-from app.protocols.openai.errors import error_shape
+from app.protocols.openai.errors import error_shape, named_model
 from app.protocols.openai.inbound import message_of
 from app.protocols.openai.structs import ChatMessage, ChatRequest
+from app.protocols.openai.tasks import is_task
 from app.protocols.openai.tools import client_tool_names, options_of
-from app.protocols.threads import answers_by_question, news_in, thread_id_of
+from app.protocols.threads import answers_by_question, chat_in, news_in, thread_id_of
+from app.providers.llm.port import ToolChoice
 from app.security.access.structs import Principal
-from app.security.idempotency.structs import IdempotencyKey
+from app.security.idempotency.structs import IdempotencyKey, ReplayedResponse
 
-CHAT_HEADERS = ("x-openwebui-chat-id", "x-chat-id")
-"""Headers that name a conversation, whose thread the completion continues."""
+WITHOUT_TOOLS = ModelOptions(tool_choice=ToolChoice(mode="none"))
+"""For titles and other tasks of chat UIs: one model call."""
 
 
 class ChatStream(EventStream):
@@ -70,10 +72,12 @@ class OpenAIController(Controller):
         """
         if not data.messages:
             raise Invalid("messages is empty: send at least one.", (("/messages", "is empty"),))
-        runs, streams = gateway.runs, gateway.streams
-        options = options_of(data.tools, data.tool_choice, data.parallel_tool_calls)
-        streams.admit(principal.holder)
-        chat_id = next((request.headers[name] for name in CHAT_HEADERS if request.headers.get(name)), None)
+        options = options_of(data.tools, data.tool_choice, data.parallel_tool_calls, output=data.response_format)
+        gateway.streams.admit(principal.holder)
+        task = is_task(request.headers, data.messages[-1].content)
+        if task and gateway.runs.accepts_options(data.model):
+            options = WITHOUT_TOOLS
+        chat_id = None if task else chat_in(request.headers)
         thread_id = None if chat_id is None else thread_id_of(principal, chat_id)
         work = await _work(gateway, principal, thread_id, data.messages)
         body = RunCreate(
@@ -88,34 +92,45 @@ class OpenAIController(Controller):
         if key is not None and chat_id is not None:  # the header is not in the body's fingerprint
             key = IdempotencyKey(f"{key.route} {thread_id}", key.key, key.fingerprint)
         try:
-            accepted = await runs.create(principal, thread_id, body, key)
+            accepted = await gateway.runs.create(principal, thread_id, body, key)
         except Invalid as error:
-            raise _named_model(error, data.model, gateway.assistants) from error
-        run_id = accepted.run_id
-        created = int(accepted.created_at.timestamp()) if isinstance(accepted, ClaimedRun) else int(time.time())
-        completion_id = f"chatcmpl-{run_id}"
-        headers = {"X-Thread-Id": str(accepted.thread_id), "X-Run-Id": str(run_id)}
-        if ignored := data.given():
-            headers["X-Ignored-Parameters"] = ", ".join(ignored)
-        client_tools = client_tool_names(options)
+            raise named_model(error, data.model, gateway.assistants) from error
+        return _answer(gateway, principal, data, accepted, options, lasts=key is not None)
 
-        # with a key, the repeated request finds the run again: neither a disconnect nor a drain ends it
-        stop = None if key is not None else functools.partial(runs.stop, principal, run_id)
-        undo = None if key is not None else functools.partial(runs.undo, principal, run_id)
-        if data.stream:
-            include_usage = data.stream_options is not None and data.stream_options.include_usage
-            chunks = gateway.projections.follow(
-                principal,
-                run_id,
-                ("openai.chat", include_usage, client_tools),
-                lambda: ChatProjection(
-                    completion_id, data.model, created, include_usage=include_usage, client_tools=client_tools
-                ),
-            )
-            return ChatStream(streams, chunks, headers=headers, on_disconnect=stop, holder=principal.holder)
-        collector = ChatCollector(completion_id, data.model, created, client_tools)
-        result = _completion(runs, principal, run_id, collector)
-        return JsonAnswer(streams, result, headers=headers, on_disconnect=stop, on_drain=undo, holder=principal.holder)
+
+def _answer(
+    gateway: ProtocolGateway,
+    principal: Principal,
+    data: ChatRequest,
+    accepted: ClaimedRun | ReplayedResponse,
+    options: ModelOptions | None,
+    *,
+    lasts: bool,
+) -> OpenResponse:
+    """Return the completion of a run. One that ``lasts`` is found again by its key: no disconnect or drain ends it."""
+    runs, streams, run_id = gateway.runs, gateway.streams, accepted.run_id
+    created = int(accepted.created_at.timestamp()) if isinstance(accepted, ClaimedRun) else int(time.time())
+    completion_id = f"chatcmpl-{run_id}"
+    headers = {"X-Thread-Id": str(accepted.thread_id), "X-Run-Id": str(run_id)}
+    if ignored := data.given():
+        headers["X-Ignored-Parameters"] = ", ".join(ignored)
+    client_tools = client_tool_names(options)
+    stop = None if lasts else functools.partial(runs.stop, principal, run_id)
+    undo = None if lasts else functools.partial(runs.undo, principal, run_id)
+    if data.stream:
+        include_usage = data.stream_options is not None and data.stream_options.include_usage
+        chunks = gateway.projections.follow(
+            principal,
+            run_id,
+            ("openai.chat", include_usage, client_tools),
+            lambda: ChatProjection(
+                completion_id, data.model, created, include_usage=include_usage, client_tools=client_tools
+            ),
+        )
+        return ChatStream(streams, chunks, headers=headers, on_disconnect=stop, holder=principal.holder)
+    collector = ChatCollector(completion_id, data.model, created, client_tools)
+    result = _completion(runs, principal, run_id, collector)
+    return JsonAnswer(streams, result, headers=headers, on_disconnect=stop, on_drain=undo, holder=principal.holder)
 
 
 async def _work(
@@ -143,13 +158,6 @@ async def _completion(runs: RunService, principal: Principal, run_id: UUID, coll
         raise Unavailable("The server is stopping; try again.", retry_after=1)
     status, body = collector.completion()
     return LateAnswer(status, msgspec.json.encode(body))
-
-
-def _named_model(error: Invalid, model: str, assistants: AssistantService) -> Exception:
-    """Return the error of an unknown model, if ``error`` is about the assistant."""
-    if not any(pointer == "/assistant_id" for pointer, _ in error.errors):
-        return error
-    return NotFound(f"The model {model[:200]!r} does not exist. Models: {', '.join(assistants.names())}.")
 
 
 def _model(assistant: Assistant) -> dict[str, Any]:

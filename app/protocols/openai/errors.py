@@ -5,6 +5,8 @@ from typing import Any
 
 import msgspec
 
+from app.base.errors import Invalid, NotFound
+from app.features.assistants.service import AssistantService
 from app.infra.http.problems import FieldError
 
 TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_error", 429: "rate_limit_error"}
@@ -26,3 +28,10 @@ def error_shape(status: int, detail: str, errors: Sequence[FieldError]) -> tuple
         param = first.pointer.removeprefix("/model_options").lstrip("/").replace("/", ".") or None
     code = "model_not_found" if status == 404 else None
     return status, msgspec.json.encode(error_body(status, detail, param=param, code=code))
+
+
+def named_model(error: Invalid, model: str, assistants: AssistantService) -> Exception:
+    """Return the error of an unknown model, if ``error`` is about the assistant."""
+    if not any(pointer == "/assistant_id" for pointer, _ in error.errors):
+        return error
+    return NotFound(f"The model {model[:200]!r} does not exist. Models: {', '.join(assistants.names())}.")

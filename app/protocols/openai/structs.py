@@ -55,7 +55,6 @@ class IgnoredSettings(msgspec.Struct, kw_only=True):
     logit_bias: Any = None
     logprobs: Any = None
     top_logprobs: Any = None
-    response_format: Any = None
     reasoning_effort: Any = None
 
     def given(self) -> list[str]:
@@ -73,5 +72,6 @@ class ChatRequest(IgnoredSettings, kw_only=True):
     tools: list[dict[str, Any]] | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+    response_format: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
     user: str | None = None

@@ -1,11 +1,11 @@
-"""Tools of a request and the choice among them, as Chat Completions and Responses write them."""
+"""Tools of a request, the choice among them and the form of the answer, as both APIs write them."""
 
 from collections.abc import Sequence
 from typing import Any
 
 from app.agents.port import ModelOptions
 from app.base.errors import Invalid
-from app.providers.llm.port import ANY_TOOL, ToolChoice, ToolSpec
+from app.providers.llm.port import ANY_TOOL, OutputSchema, ToolChoice, ToolSpec
 
 CHOICES = "must be auto, none, required, a function, or allowed_tools with a mode and tools"
 NO_ARGUMENTS: dict[str, Any] = {"type": "object", "properties": {}}
@@ -16,6 +16,7 @@ def options_of(
     choice: str | dict[str, Any] | None,
     parallel: bool | None,
     instructions: str | None = None,
+    output: dict[str, Any] | None = None,
 ) -> ModelOptions | None:
     """Return what a request asks of the model calls; None if nothing. Raises ``Invalid``."""
     options = ModelOptions(
@@ -23,8 +24,26 @@ def options_of(
         tool_choice=_choice(choice),
         parallel_tool_calls=parallel is not False,
         instructions=instructions or "",
+        output_schema=_output(output),
     )
     return None if options == ModelOptions() else options
+
+
+def _output(form: dict[str, Any] | None) -> OutputSchema | None:
+    """Read ``response_format``, or ``text.format`` of Responses."""
+    match (form or {}).get("type"):
+        case None | "text":
+            return None
+        case "json_object":
+            return OutputSchema(schema={"type": "object"}, strict=False)
+        case "json_schema":
+            assert form is not None
+            nested = form.get("json_schema")
+            given: dict[str, Any] = nested if isinstance(nested, dict) else form
+            schema, name = given.get("schema"), given.get("name")
+            if isinstance(schema, dict) and isinstance(name, str):
+                return OutputSchema(schema=schema, name=name, strict=given.get("strict") is True)
+    raise _invalid("text.format", "must be text, json_object, or json_schema with a name and a schema")
 
 
 def client_tool_names(options: ModelOptions | None) -> tuple[str, ...]:

@@ -57,6 +57,8 @@ def cache_key_parts(request: ModelRequest) -> list[Any]:
     ]
     if request.tool_choice != ANY_TOOL or not request.parallel_tool_calls:
         parts += [request.tool_choice, request.parallel_tool_calls]
+    if request.output_schema is not None:
+        parts.append(request.output_schema)
     return parts
 
 

@@ -32,6 +32,8 @@ MAX_TEXT = 2000
 def scripted_reply(request: ModelRequest) -> tuple[str, list[ToolCall]]:
     """Return the text and the tool calls of the next reply to ``request``."""
     results = _results(request.messages)
+    if results and request.output_schema is not None:
+        return json.dumps(sample(request.output_schema.schema)), []
     if results:
         shown = " ".join(f"The tool {name} answered: {text}" for name, text in results)
         return f"{SCRIPT} {shown}", []
@@ -44,6 +46,8 @@ def scripted_reply(request: ModelRequest) -> tuple[str, list[ToolCall]]:
     elif request.tool_choice.mode == "required" and not wanted and tools:
         tool = request.tools[0]
         wanted = [(tool.name, sample(tool.parameters))]
+    if not wanted and request.output_schema is not None:
+        return json.dumps(sample(request.output_schema.schema)), []
     if not wanted:
         return _introduction(tools), []
     turn = len(request.messages)

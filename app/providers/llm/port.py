@@ -33,6 +33,19 @@ class ToolChoice(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 ANY_TOOL = ToolChoice()
 
 
+class OutputSchema(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """The JSON Schema that an answer must fit; ``strict``: the provider keeps to it by itself, if it can."""
+
+    schema: dict[str, Any]
+    name: str = "answer"
+    strict: bool = True
+
+    def prompt(self) -> str:
+        """Return the instruction for a model whose provider does not take the schema."""
+        schema = msgspec.json.encode(self.schema).decode()
+        return f"Answer with JSON alone, without a code fence or other words. It must fit this JSON Schema:\n{schema}"
+
+
 class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request to a model. ``messages`` are in conversation order; ``instructions`` is the system prompt.
 
@@ -45,6 +58,7 @@ class ModelRequest(msgspec.Struct, frozen=True, kw_only=True):
     tools: list[ToolSpec] = []
     tool_choice: ToolChoice = ANY_TOOL
     parallel_tool_calls: bool = True
+    output_schema: OutputSchema | None = None
     temperature: float | None = None
     max_tokens: int | None = None
     model_settings: dict[str, Any] = {}

@@ -19,12 +19,14 @@ class OpenAIProfile(msgspec.Struct, frozen=True):
     """Parameters that a Chat Completions server supports.
 
     ``max_tokens``: its name for the limit of the answer; ``usage_option``: whether it supports
-    ``stream_options.include_usage``; ``temperature``: whether the model allows setting it (if not, it is omitted).
+    ``stream_options.include_usage``; ``temperature``: whether the model allows setting it (if not, it is omitted);
+    ``output_schema``: whether it takes the schema of an answer (if not, the model is asked for it in words).
     """
 
     max_tokens: str = "max_tokens"
     usage_option: bool = True
     temperature: bool = True
+    output_schema: bool = True
 
 
 COMPATIBLE = OpenAIProfile()
@@ -82,4 +84,6 @@ def without_rejected(profile: OpenAIProfile, complaint: str) -> OpenAIProfile | 
         changes["max_tokens"] = "max_tokens"
     elif profile.temperature and "temperature" in said:
         changes["temperature"] = False
+    elif profile.output_schema and ("response_format" in said or "json_schema" in said):
+        changes["output_schema"] = False
     return msgspec.structs.replace(profile, **changes) if changes else None

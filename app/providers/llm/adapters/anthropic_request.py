@@ -45,9 +45,10 @@ def choice_of(request: ModelRequest) -> dict[str, Any]:
 
 
 def system_of(request: ModelRequest) -> str:
-    """Join the instructions and all system messages: this API has one system prompt, outside the conversation."""
+    """Join the instructions, all system messages and the schema of the answer: this API has one system prompt."""
     said = [text_of(message.content) for message in request.messages if isinstance(message, SystemMessage)]
-    return "\n\n".join(text for text in (request.instructions, *said) if text)
+    wanted = "" if request.output_schema is None else request.output_schema.prompt()
+    return "\n\n".join(text for text in (request.instructions, *said, wanted) if text)
 
 
 def turns_of(messages: Iterable[Message]) -> list[dict[str, Any]]:
@@ -102,7 +103,20 @@ def block_of(block: dict[str, Any]) -> dict[str, Any]:
         return {name: block[name] for name in ("type", "text", "cache_control") if name in block}
     image = image_of(block)
     if image is None:
-        return block
+        return document_of(block) or block
     if image.url:
         return {"type": "image", "source": {"type": "url", "url": image.url}}
     return {"type": "image", "source": {"type": "base64", "media_type": image.media_type, "data": image.data}}
+
+
+def document_of(block: dict[str, Any]) -> dict[str, Any] | None:
+    """Convert a PDF, in the form of OpenAI's file blocks; None for any other block."""
+    file = block.get("file")
+    if block.get("type") != "file" or not isinstance(file, dict):
+        return None
+    if isinstance(url := file.get("file_url"), str):
+        return {"type": "document", "source": {"type": "url", "url": url}}
+    media_type, _, data = str(file.get("file_data") or "").removeprefix("data:").partition(";base64,")
+    if not data:
+        return None
+    return {"type": "document", "source": {"type": "base64", "media_type": media_type, "data": data}}

@@ -26,10 +26,17 @@ def body_of(model: str, request: ModelRequest, profile: OpenAIProfile) -> dict[s
             body["tool_choice"] = request.tool_choice.mode
         if not request.parallel_tool_calls:
             body["parallel_tool_calls"] = False
+    instructions = request.instructions
+    if (output := request.output_schema) is not None:
+        if profile.output_schema:
+            schema = {"name": output.name, "schema": output.schema, "strict": output.strict}
+            body["response_format"] = {"type": "json_schema", "json_schema": schema}
+        else:
+            instructions = "\n\n".join(text for text in (instructions, output.prompt()) if text)
     if profile.usage_option:
         body["stream_options"] = {"include_usage": True}
     body["model"] = model
-    body["messages"] = messages_of(request.instructions, request.messages)
+    body["messages"] = messages_of(instructions, request.messages)
     body["stream"] = True
     return body
 

@@ -1,0 +1,245 @@
+"""HTTP routes of OpenAI's Responses API. A response is a run, whichever API it was started by."""
+
+import contextlib
+import functools
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, delete, get, post
+from litestar.params import FromPath, FromQuery, JSONBody
+
+from app.agents.port import ModelOptions
+from app.base.errors import Gone, Invalid, NotFound, Unavailable
+from app.domain.lifecycle import LIVE, RunStatus
+from app.engine.entries import ClaimedRun, created
+from app.engine.structs import Run, RunCreate
+from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
+from app.features.access.idempotency import key_in
+from app.infra.http.event_streams import EventStream, JsonAnswer, LateAnswer, OpenResponse
+from app.infra.http.problems import ERROR_SHAPE
+from app.infra.http.query_params import AnyRequest
+from app.protocols.gateway import OBSERVABLE, Gateway, ProtocolGateway
+from app.protocols.openai.errors import error_shape, named_model
+from app.protocols.openai.responses import items
+from app.protocols.openai.responses.inbound import input_messages
+from app.protocols.openai.responses.past import ended_events
+from app.protocols.openai.responses.plan import RunPlan, conversation_of, plan_of
+from app.protocols.openai.responses.projection import STOPPING, ResponseProjection
+from app.protocols.openai.responses.response import RESPONSE, ResponseHead, head_of, seconds, uuid_in
+from app.protocols.openai.responses.structs import ResponseRequest, StoredSettings
+from app.protocols.openai.tools import options_of
+from app.protocols.threads import chat_in, thread_id_of
+from app.providers.llm.token_estimate import estimate_text_tokens, estimate_tokens
+from app.security.access.structs import Principal
+from app.security.idempotency.structs import IdempotencyKey
+
+PROTOCOL = "openai.responses"
+
+ResponseId = FromPath[str]
+
+encode = msgspec.json.Encoder().encode
+
+
+class ResponseStream(EventStream):
+    """A streamed response."""
+
+    __slots__ = ()
+    come_back = STOPPING
+
+
+class ResponsesController(Controller):
+    """Responses by agents: create, retrieve, cancel, delete."""
+
+    path = "/v1/responses"
+    tags = ("OpenAI",)
+    opt = {**WRITES, ERROR_SHAPE: error_shape}  # noqa: RUF012  as the framework declares it
+
+    @post("/", status_code=200, opt=STARTS_RUNS, summary="Create a response by a run of an agent")
+    async def create(
+        self, data: JSONBody[ResponseRequest], principal: CurrentPrincipal, gateway: Gateway, request: AnyRequest
+    ) -> OpenResponse:
+        """A new thread, unless ``previous_response_id``, ``conversation`` or a chat-id header continues one.
+
+        Without ``background``, disconnecting cancels the run, unless the request has an ``Idempotency-Key``.
+        """
+        gateway.streams.admit(principal.holder)
+        options = options_of(
+            data.tools, data.tool_choice, data.parallel_tool_calls, data.instructions, (data.text or {}).get("format")
+        )
+        key, chat_id = await key_in(request), chat_in(request.headers)
+        chat = None if chat_id is None else thread_id_of(principal, chat_id)
+        plan = await plan_of(gateway, principal, data, chat, repeats=key is not None)
+        if key is not None and chat is not None:  # the header is not in the body's fingerprint
+            key = IdempotencyKey(f"{key.route} {chat}", key.key, key.fingerprint)
+        try:
+            accepted = await gateway.runs.create(principal, plan.thread_id, _run_of(data, options, plan, chat), key)
+        except Invalid as error:
+            raise named_model(error, data.model, gateway.assistants) from error
+        run = created(accepted) if isinstance(accepted, ClaimedRun) else None
+        head = head_of(run or await gateway.runs.by_id(principal, accepted.run_id))
+        head = head._replace(options=options or ModelOptions())
+        headers = {"X-Thread-Id": str(accepted.thread_id), "X-Run-Id": str(accepted.run_id)}
+        if ignored := data.ignored():
+            headers["X-Ignored-Parameters"] = ", ".join(ignored)
+        lasts = key is not None or bool(data.background)
+        stop = None if lasts else functools.partial(gateway.runs.stop, principal, accepted.run_id)
+        if data.stream:
+            return _stream(gateway, principal, head, headers=headers, on_disconnect=stop)
+        if data.background and run is not None:
+            result = _ready(head.object("in_progress" if run.status == RunStatus.RUNNING else "queued"))
+        else:
+            result = _collected(gateway, principal, head)
+        undo = None if lasts else functools.partial(gateway.runs.undo, principal, accepted.run_id)
+        return JsonAnswer(
+            gateway.streams, result, headers=headers, on_disconnect=stop, on_drain=undo, holder=principal.holder
+        )
+
+    @post("/input_tokens", status_code=200, opt=READS, summary="Estimate the input tokens of a response")
+    async def input_tokens(
+        self, data: JSONBody[ResponseRequest], principal: CurrentPrincipal, gateway: Gateway
+    ) -> dict[str, Any]:
+        """Of its input, earlier messages, instructions and tools, without the agent's own; no model is asked."""
+        messages = await conversation_of(gateway, principal, data)
+        texts = [data.instructions or "", *([] if not data.tools else [encode(data.tools).decode()])]
+        tokens = sum(map(estimate_tokens, messages)) + sum(map(estimate_text_tokens, texts))
+        return {"object": "response.input_tokens", "input_tokens": tokens}
+
+    @get("/{response_id:str}", opt=READS, summary="Retrieve a response, or follow its events")
+    async def retrieve(
+        self,
+        response_id: ResponseId,
+        principal: CurrentPrincipal,
+        gateway: Gateway,
+        stream: FromQuery[bool] = False,
+        starting_after: FromQuery[int | None] = None,
+    ) -> OpenResponse:
+        """With ``stream``, its events from the first, or after the one with the number ``starting_after``."""
+        run = await _found(gateway, principal, response_id)
+        head = head_of(run)
+        if stream:
+            await gateway.runs.check_log(principal, run.thread_id, run.run_id)
+            gateway.streams.admit(principal.holder)
+            return _stream(gateway, principal, head, -1 if starting_after is None else starting_after)
+        if run.status in LIVE:
+            result = _ready(head.object("in_progress" if run.status == RunStatus.RUNNING else "queued"))
+        else:
+            result = _past(gateway, principal, run, head)
+        return JsonAnswer(gateway.streams, result, holder=principal.holder)
+
+    @post("/{response_id:str}/cancel", status_code=200, summary="Cancel a response")
+    async def cancel(self, response_id: ResponseId, principal: CurrentPrincipal, gateway: Gateway) -> OpenResponse:
+        """What its steps have committed stays. A response that has ended is returned as it is."""
+        run = await _found(gateway, principal, response_id)
+        if run.status in LIVE:
+            await gateway.runs.cancel(principal, run.thread_id, run.run_id, action="interrupt", wait=True)
+            run = await _found(gateway, principal, response_id)
+        return JsonAnswer(gateway.streams, _past(gateway, principal, run, head_of(run)), holder=principal.holder)
+
+    @delete("/{response_id:str}", status_code=200, summary="Delete a response")
+    async def remove(self, response_id: ResponseId, principal: CurrentPrincipal, gateway: Gateway) -> dict[str, Any]:
+        """The thread goes with its only response, unless it is a conversation; other threads keep their messages."""
+        run = await _found(gateway, principal, response_id)
+        head = head_of(run)
+        runs, _ = await gateway.runs.list(principal, run.thread_id, status=None, limit=2, offset=0)
+        own = isinstance(run.metadata, dict) and run.metadata.get("protocol") == PROTOCOL
+        if own and len(runs) == 1 and not head.settings.conversation:
+            await gateway.threads.delete(principal, run.thread_id)
+        else:
+            await gateway.runs.delete(principal, run.thread_id, run.run_id)
+        return {"id": head.id, "object": "response.deleted", "deleted": True}
+
+    @get("/{response_id:str}/input_items", opt=READS, summary="List the input items of a response")
+    async def input_items(
+        self,
+        response_id: ResponseId,
+        principal: CurrentPrincipal,
+        gateway: Gateway,
+        after: FromQuery[str | None] = None,
+        limit: FromQuery[int] = 20,
+        order: FromQuery[str] = "desc",
+    ) -> dict[str, Any]:
+        """The items that the request brought, newest first unless ``order`` is ``asc``."""
+        run = await _found(gateway, principal, response_id)
+        head = head_of(run)
+        given = msgspec.json.decode(run.kwargs, type=_Given)
+        found = items.items_of(input_messages(given.input, run.run_id), head.agent)
+        found += [
+            items.function_call_output(call_id, given.result_of(call.request_id or call_id))
+            for call_id, call in head.settings.resumed.items()
+            if call.client
+        ]
+        return items.page_of(found, after=after, limit=limit, order=order)
+
+
+class _Given(msgspec.Struct):
+    input: Any = None
+    answers: dict[str, Any] = {}
+
+    def result_of(self, question: str) -> Any:
+        """Return the result of a client tool."""
+        return next(iter(self.answers.values()), "") if len(self.answers) == 1 else self.answers.get(question, "")
+
+
+def _run_of(data: ResponseRequest, options: ModelOptions | None, plan: RunPlan, chat: UUID | None) -> RunCreate:
+    settings = StoredSettings(**data.settings(), resumed=plan.resumed, conversation=data.conversation is not None)
+    return RunCreate(
+        assistant_id=data.model,
+        stream_mode=OBSERVABLE,
+        if_not_exists="create" if plan.thread_id is not None and plan.thread_id == chat else None,
+        on_completion="delete" if data.store is False else "keep",
+        metadata={"protocol": PROTOCOL, "openai": msgspec.to_builtins(settings)},
+        model_options=options or msgspec.UNSET,
+        **plan.work,
+    )
+
+
+async def _found(gateway: ProtocolGateway, principal: Principal, response_id: str) -> Run:
+    run_id = uuid_in(response_id, RESPONSE)
+    with contextlib.suppress(NotFound):
+        run = None if run_id is None else await gateway.runs.by_id(principal, run_id)
+        if run is not None and head_of(run).settings.store is not False:
+            return run
+    raise NotFound(f"Response with id {response_id[:100]!r} not found.")
+
+
+def _stream(
+    gateway: ProtocolGateway, principal: Principal, head: ResponseHead, after: int = -1, **rest: Any
+) -> ResponseStream:
+    chunks = gateway.projections.follow(principal, head.run_id, PROTOCOL, lambda: ResponseProjection(head), after)
+    return ResponseStream(gateway.streams, chunks, holder=principal.holder, **rest)
+
+
+async def _ready(body: dict[str, Any]) -> LateAnswer:
+    return LateAnswer(200, encode(body))
+
+
+async def _collected(gateway: ProtocolGateway, principal: Principal, head: ResponseHead) -> LateAnswer:
+    """Wait for the end of a run; a response that has failed is a response, not an error."""
+    projection = ResponseProjection(head)
+    async for events in gateway.runs.events(principal, head.run_id):
+        for event in events:
+            for _ in projection.project(event):
+                pass
+    if projection.response is None:
+        raise Unavailable("The server is stopping; try again.", retry_after=1)
+    return LateAnswer(200, encode(projection.response))
+
+
+async def _past(gateway: ProtocolGateway, principal: Principal, run: Run, head: ResponseHead) -> LateAnswer:
+    """Return an ended response: from its event log, or from its checkpoints once the log is gone."""
+    try:
+        await gateway.runs.check_log(principal, run.thread_id, run.run_id)
+    except Gone:
+        events = await ended_events(gateway, principal, run)
+        projection = ResponseProjection(head)
+        for event in events:
+            for _ in projection.project(event):
+                pass
+        response = projection.response
+    else:
+        response = msgspec.json.decode((await _collected(gateway, principal, head)).body)
+    assert response is not None
+    if response["status"] == "completed":
+        response["completed_at"] = seconds(run.updated_at)
+    return LateAnswer(200, encode(response))

@@ -1,0 +1,226 @@
+"""HTTP routes of OpenAI's Conversations API: https://platform.openai.com/docs/api-reference/conversations
+
+Every thread is a conversation, whichever API it was made by.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+from litestar import Controller, delete, get, post
+from litestar.params import FromPath, FromQuery, JSONBody
+
+from app.agents.port import END_NODE
+from app.base.errors import Invalid, NotFound
+from app.features.access.guard import READS, WRITES, CurrentPrincipal
+from app.features.threads.structs import StateUpdate, Thread, ThreadCreate, ThreadPatch
+from app.infra.http.problems import ERROR_SHAPE
+from app.protocols.gateway import Gateway, ProtocolGateway
+from app.protocols.openai.errors import error_shape
+from app.protocols.openai.responses import items
+from app.protocols.openai.responses.inbound import read_input
+from app.protocols.openai.responses.past import messages_in
+from app.protocols.openai.responses.response import CONVERSATION, conversation_id, seconds, uuid_in
+from app.security.access.structs import Principal
+
+MAX_ITEMS = 20
+"""Items of one request."""
+MAX_METADATA = 16
+
+ConversationId = FromPath[str]
+
+
+class ConversationCreate(msgspec.Struct, kw_only=True):
+    """A conversation to create, with its first ``items``."""
+
+    items: list[dict[str, Any]] | None = None
+    metadata: dict[str, str] | None = None
+
+
+class ConversationPatch(msgspec.Struct, kw_only=True):
+    """The metadata that replaces a conversation's."""
+
+    metadata: dict[str, str] | None
+
+
+class NewItems(msgspec.Struct, kw_only=True):
+    """Items to add."""
+
+    items: list[dict[str, Any]]
+
+
+class ConversationsController(Controller):
+    """Conversations and their items."""
+
+    path = "/v1/conversations"
+    tags = ("OpenAI",)
+    opt = {**WRITES, ERROR_SHAPE: error_shape}  # noqa: RUF012  as the framework declares it
+
+    @post("/", status_code=200, summary="Create a conversation")
+    async def create(
+        self, data: JSONBody[ConversationCreate], principal: CurrentPrincipal, gateway: Gateway
+    ) -> dict[str, Any]:
+        """A thread, with ``items`` as its first messages."""
+        metadata = {"protocol": "openai.conversations", "openai": {"metadata": _checked(data.metadata)}}
+        messages = [] if not data.items else _messages(data.items)
+        thread = await gateway.threads.create(principal, ThreadCreate(metadata=metadata))
+        assert isinstance(thread, Thread)  # no idempotency key
+        if messages:
+            await _add(gateway, principal, thread, messages)
+        return _conversation(thread)
+
+    @get("/{conversation_id:str}", opt=READS, summary="Retrieve a conversation")
+    async def retrieve(
+        self, conversation_id: ConversationId, principal: CurrentPrincipal, gateway: Gateway
+    ) -> dict[str, Any]:
+        """Its id, creation time and metadata."""
+        return _conversation(await _found(gateway, principal, conversation_id))
+
+    @post("/{conversation_id:str}", status_code=200, summary="Replace the metadata of a conversation")
+    async def update(
+        self,
+        conversation_id: ConversationId,
+        data: JSONBody[ConversationPatch],
+        principal: CurrentPrincipal,
+        gateway: Gateway,
+    ) -> dict[str, Any]:
+        """Metadata that other clients of the thread have set stay."""
+        patch = ThreadPatch(metadata={"openai": {"metadata": _checked(data.metadata)}})
+        thread_id = _thread_id(conversation_id)
+        try:
+            return _conversation(await gateway.threads.patch(principal, thread_id, patch))
+        except NotFound:
+            raise _unknown(conversation_id) from None
+
+    @delete("/{conversation_id:str}", status_code=200, summary="Delete a conversation")
+    async def remove(
+        self, conversation_id: ConversationId, principal: CurrentPrincipal, gateway: Gateway
+    ) -> dict[str, Any]:
+        """With its items and responses, which OpenAI would keep: they are one thread."""
+        thread_id = _thread_id(conversation_id)
+        try:
+            await gateway.threads.delete(principal, thread_id)
+        except NotFound:
+            raise _unknown(conversation_id) from None
+        return {"id": _id(thread_id), "object": "conversation.deleted", "deleted": True}
+
+    @get("/{conversation_id:str}/items", opt=READS, summary="List the items of a conversation")
+    async def list_items(
+        self,
+        conversation_id: ConversationId,
+        principal: CurrentPrincipal,
+        gateway: Gateway,
+        after: FromQuery[str | None] = None,
+        limit: FromQuery[int] = 20,
+        order: FromQuery[str] = "desc",
+    ) -> dict[str, Any]:
+        """Newest first, unless ``order`` is ``asc``."""
+        thread = await _found(gateway, principal, conversation_id)
+        return items.page_of(_items(thread), after=after, limit=limit, order=order)
+
+    @post("/{conversation_id:str}/items", status_code=200, summary="Add items to a conversation")
+    async def add_items(
+        self, conversation_id: ConversationId, data: JSONBody[NewItems], principal: CurrentPrincipal, gateway: Gateway
+    ) -> dict[str, Any]:
+        """They follow the newest state; no agent runs."""
+        messages = _messages(data.items)
+        thread = await _found(gateway, principal, conversation_id)
+        known = {item["id"] for item in _items(thread)}
+        await _add(gateway, principal, thread, messages)
+        added = [item for item in _items(await _found(gateway, principal, conversation_id)) if item["id"] not in known]
+        return items.page_of(added, after=None, limit=items.MAX_PAGE, order="asc")
+
+    @get("/{conversation_id:str}/items/{item_id:str}", opt=READS, summary="Retrieve an item of a conversation")
+    async def get_item(
+        self, conversation_id: ConversationId, item_id: FromPath[str], principal: CurrentPrincipal, gateway: Gateway
+    ) -> dict[str, Any]:
+        """The item."""
+        thread = await _found(gateway, principal, conversation_id)
+        for item in _items(thread):
+            if item["id"] == item_id:
+                return item
+        raise _no_item(item_id)
+
+    @delete("/{conversation_id:str}/items/{item_id:str}", status_code=200, summary="Delete an item of a conversation")
+    async def delete_item(
+        self, conversation_id: ConversationId, item_id: FromPath[str], principal: CurrentPrincipal, gateway: Gateway
+    ) -> dict[str, Any]:
+        """Later runs do not see it; earlier states of the thread keep it."""
+        thread = await _found(gateway, principal, conversation_id)
+        changes = items.without(messages_in(thread.values), item_id)
+        if not changes:
+            raise _no_item(item_id)
+        await _write(gateway, principal, thread.thread_id, changes)
+        return _conversation(thread)
+
+
+def _id(thread_id: UUID) -> str:
+    return conversation_id(thread_id)
+
+
+def _conversation(thread: Thread) -> dict[str, Any]:
+    stored = thread.metadata.get("openai") if isinstance(thread.metadata, dict) else None
+    metadata = stored.get("metadata") if isinstance(stored, dict) else None
+    return {
+        "id": _id(thread.thread_id),
+        "object": "conversation",
+        "created_at": seconds(thread.created_at),
+        "metadata": metadata or {},
+    }
+
+
+def _checked(metadata: dict[str, str] | None) -> dict[str, str]:
+    if len(metadata or {}) > MAX_METADATA:
+        raise Invalid(f"metadata has more than {MAX_METADATA} members.", (("/metadata", "too many"),))
+    return metadata or {}
+
+
+def _messages(given: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not 1 <= len(given) <= MAX_ITEMS:
+        raise Invalid(f"items must be 1 to {MAX_ITEMS} items.", (("/items", "out of range"),))
+    return read_input(given).messages
+
+
+def _thread_id(given: str) -> UUID:
+    thread_id = uuid_in(given, CONVERSATION)
+    if thread_id is None:
+        raise _unknown(given)
+    return thread_id
+
+
+async def _found(gateway: ProtocolGateway, principal: Principal, given: str) -> Thread:
+    try:
+        return await gateway.threads.get(principal, _thread_id(given))
+    except NotFound:
+        raise _unknown(given) from None
+
+
+def _items(thread: Thread) -> list[items.Item]:
+    metadata = thread.metadata if isinstance(thread.metadata, dict) else {}
+    return items.items_of(messages_in(thread.values), str(metadata.get("graph_id") or "agent"))
+
+
+async def _add(gateway: ProtocolGateway, principal: Principal, thread: Thread, messages: list[dict[str, Any]]) -> None:
+    """Write messages to a thread, as one of an agent with a model if none has run on it yet."""
+    if not (isinstance(thread.metadata, dict) and thread.metadata.get("graph_id")):
+        name = next((name for name in gateway.assistants.names() if gateway.runs.accepts_options(name)), None)
+        if name is None:
+            raise Invalid("No agent here reads items before its first response: send them as its input.")
+        await gateway.threads.patch(principal, thread.thread_id, ThreadPatch(metadata={"graph_id": name}))
+    await _write(gateway, principal, thread.thread_id, messages)
+
+
+async def _write(
+    gateway: ProtocolGateway, principal: Principal, thread_id: UUID, messages: list[dict[str, Any]]
+) -> None:
+    update = StateUpdate(values={"messages": messages}, as_node=END_NODE)
+    await gateway.threads.update_state(principal, thread_id, update)
+
+
+def _unknown(given: str) -> NotFound:
+    return NotFound(f"Conversation with id {given[:100]!r} not found.")
+
+
+def _no_item(given: str) -> NotFound:
+    return NotFound(f"Item with id {given[:100]!r} not found in the conversation.")

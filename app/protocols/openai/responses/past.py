@@ -1,0 +1,51 @@
+"""The events of a run whose event log is gone, as its checkpoints tell them."""
+
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from app.base.errors import NotFound
+from app.domain.events import Ended, Event, Failed, Interrupted, RunStarted, StepCommitted
+from app.engine.structs import Run
+from app.protocols.gateway import ProtocolGateway
+from app.security.access.structs import Principal
+
+_encode = msgspec.json.Encoder().encode
+
+
+async def ended_events(gateway: ProtocolGateway, principal: Principal, run: Run) -> Sequence[Event]:
+    """Return what an ended run has said: the messages that its last state has and the one before it had not."""
+    ended = await gateway.runs.ended(principal, run.run_id)
+    known = {message.get("id") for message in await messages_at(gateway, principal, run.thread_id, ended.first)}
+    last = await messages_at(gateway, principal, run.thread_id, ended.checkpoint_id)
+    said = [one for one in last if one.get("id") not in known and one.get("type") in {"ai", "tool"}]
+    checkpoint_id = str(ended.checkpoint_id or "")
+    update = msgspec.Raw(_encode({"agent": {"messages": said}}))
+    events: list[Event] = [RunStarted(str(run.run_id), 1), StepCommitted(0, checkpoint_id, update, "agent")]
+    if ended.interrupts:
+        events.append(Interrupted(checkpoint_id, msgspec.Raw(_encode(ended.interrupts))))
+    if ended.error is not None:
+        events.append(Failed(error=ended.error["error"], message=ended.error["message"]))
+    return [*events, Ended(str(run.run_id), run.status)]
+
+
+async def messages_at(
+    gateway: ProtocolGateway, principal: Principal, thread_id: UUID, checkpoint_id: UUID | None
+) -> list[dict[str, Any]]:
+    """Return the messages of a thread at a checkpoint, none if it is no longer there."""
+    if checkpoint_id is None:
+        return []
+    try:
+        state = await gateway.threads.state_at(principal, thread_id, str(checkpoint_id))
+    except NotFound:
+        return []
+    return messages_in(state.values)
+
+
+def messages_in(values: msgspec.Raw) -> list[dict[str, Any]]:
+    """Return the messages in a thread's values."""
+    decoded = msgspec.json.decode(values)
+    messages = decoded.get("messages") if isinstance(decoded, dict) else None
+    return [one for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []

@@ -1,0 +1,147 @@
+"""Where a request starts: a new thread, an earlier response, a conversation, or the questions that its thread asks."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from uuid import UUID
+
+import msgspec
+
+from app.base.errors import Invalid, NotFound
+from app.domain.lifecycle import LIVE
+from app.domain.messages import Message
+from app.engine.execution.questions import OpenQuestion
+from app.engine.structs import CommandBody
+from app.protocols.gateway import ProtocolGateway
+from app.protocols.openai.responses.inbound import GivenInput, answer_of, read_input, resumed_calls
+from app.protocols.openai.responses.past import messages_at, messages_in
+from app.protocols.openai.responses.response import CONVERSATION, RESPONSE, uuid_in
+from app.protocols.openai.responses.structs import ResponseRequest, ResumedCall
+from app.protocols.threads import answers_by_question
+from app.security.access.structs import Principal
+
+
+class RunPlan(NamedTuple):
+    """What a run starts from. ``thread_id`` None: a thread of its own; ``work``: fields of ``RunCreate``.
+
+    ``resumed``: the calls that it continues, by id.
+    """
+
+    thread_id: UUID | None
+    work: dict[str, Any]
+    resumed: dict[str, ResumedCall] = {}  # noqa: RUF012  never changed
+
+
+class Base(NamedTuple):
+    """Where a thread is continued: at ``checkpoint_id``, None for its newest state."""
+
+    thread_id: UUID
+    checkpoint_id: UUID | None = None
+
+
+async def plan_of(
+    gateway: ProtocolGateway, principal: Principal, data: ResponseRequest, chat: UUID | None, *, repeats: bool
+) -> RunPlan:
+    """Return what the run of a request starts from. ``chat``: the thread of a chat UI, which sends the whole chat.
+
+    ``repeats``: the request has an idempotency key, so it may be a repetition whose thread has moved on. Raises
+    ``Invalid``, ``NotFound``.
+    """
+    if data.previous_response_id is not None and data.conversation is not None:
+        raise _invalid("previous_response_id", "and conversation exclude each other")
+    if data.store is False and data.background:
+        raise _invalid("background", "needs store")
+    base, known = await _base(gateway, principal, data), data.input
+    if base is None and chat is not None and data.store is not False:
+        base, known = Base(chat), _news(data.input)
+    given = read_input(known)
+    if base is None:
+        return RunPlan(None, {"input": {"messages": given.messages}})
+    if data.store is False:
+        earlier = await _messages(gateway, principal, base)
+        return RunPlan(None, {"input": {"messages": [*earlier, *given.messages]}})
+    fork: dict[str, Any] = {} if base.checkpoint_id is None else {"checkpoint_id": str(base.checkpoint_id)}
+    questions = [] if fork else await gateway.runs.open_questions(principal, base.thread_id)
+    answers = _answers(given, questions)
+    if given.approvals and not given.only_answers:
+        raise _invalid("input", "answers approval requests: send them without other items")
+    if given.approvals or (given.only_answers and answers):
+        resumed = resumed_calls(questions, list(answers))
+        return RunPlan(base.thread_id, {"command": CommandBody(resume=answers or {"0" * 32: None}), **fork}, resumed)
+    if not repeats:
+        _check_results(given, questions)
+    return RunPlan(base.thread_id, {"input": {"messages": given.messages}, **fork})
+
+
+async def conversation_of(gateway: ProtocolGateway, principal: Principal, data: ResponseRequest) -> list[Message]:
+    """Return the messages that a response would be based on. Raises as ``plan_of``."""
+    base = await _base(gateway, principal, data)
+    earlier = [] if base is None else await _messages(gateway, principal, base)
+    return msgspec.convert([*earlier, *read_input(data.input).messages], list[Message])
+
+
+def _answers(given: GivenInput, questions: Sequence[OpenQuestion]) -> dict[str, Any]:
+    """Return the answers of a request by question id; a result may answer any question by its request's id."""
+    answers = answers_by_question(questions, given.results)
+    for one in questions:
+        if one.id in given.approvals:
+            answers[one.id] = answer_of(one, given.approvals[one.id])
+        elif f"mcpr_{one.id}" in given.results:
+            result = given.results[f"mcpr_{one.id}"]
+            try:
+                answers[one.id] = msgspec.json.decode(result) if isinstance(result, str) else result
+            except msgspec.DecodeError:
+                answers[one.id] = result
+    return answers
+
+
+def _check_results(given: GivenInput, questions: Sequence[OpenQuestion]) -> None:
+    for one in questions:
+        of_client = isinstance(one.value, dict) and one.value.get("type") == "client_tool_call"
+        if of_client and one.call_id not in given.results:
+            raise _invalid("input", f"has no tool output for function call {one.call_id}")
+
+
+def _news(given: Any) -> Any:
+    """Return the items after the last that an assistant has said."""
+    if not isinstance(given, list):
+        return given
+    said = [at for at, item in enumerate(given) if isinstance(item, dict) and _is_said(item)]
+    return given[said[-1] + 1 :] if said else given
+
+
+def _is_said(item: dict[str, Any]) -> bool:
+    return item.get("role") == "assistant" or item.get("type") in {"function_call", "mcp_call", "reasoning"}
+
+
+async def _base(gateway: ProtocolGateway, principal: Principal, data: ResponseRequest) -> Base | None:
+    if data.conversation is not None:
+        given = data.conversation.get("id") if isinstance(data.conversation, dict) else data.conversation
+        thread_id = uuid_in(str(given), CONVERSATION)
+        if thread_id is None:
+            raise NotFound(f"Conversation with id {str(given)[:100]!r} not found.")
+        if data.store is False:
+            raise _invalid("conversation", "needs store")
+        return Base(thread_id)
+    if data.previous_response_id is None:
+        return None
+    run_id = uuid_in(data.previous_response_id, RESPONSE)
+    try:
+        if run_id is None:
+            raise NotFound
+        ended = await gateway.runs.ended(principal, run_id)
+    except NotFound:
+        given = data.previous_response_id[:100]
+        raise _invalid("previous_response_id", f"is {given!r}: no such response is stored") from None
+    if ended.status in LIVE:
+        raise _invalid("previous_response_id", "is of a response that has not ended: wait for it or cancel it")
+    return Base(ended.thread_id, None if ended.checkpoint_id in {None, ended.head} else ended.checkpoint_id)
+
+
+async def _messages(gateway: ProtocolGateway, principal: Principal, base: Base) -> list[dict[str, Any]]:
+    if base.checkpoint_id is not None:
+        return await messages_at(gateway, principal, base.thread_id, base.checkpoint_id)
+    return messages_in((await gateway.threads.state(principal, base.thread_id)).values)
+
+
+def _invalid(field: str, words: str) -> Invalid:
+    return Invalid(f"{field} {words}.", ((f"/{field}", words),))

@@ -1,0 +1,308 @@
+"""Project a run onto streaming events of a response: https://platform.openai.com/docs/api-reference/responses-streaming
+
+``sequence_number`` is the frame's number, without holes. There is one exception: after an owner of the run has died,
+what it streamed and did not commit is said again, and the numbers jump, so that they stay the same for every reader.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import msgspec
+
+from app.domain.events import Event
+from app.domain.messages import Usage
+from app.protocols import parts
+from app.protocols.openai.responses import items
+from app.protocols.openai.responses.items import Item
+from app.protocols.openai.responses.response import ResponseHead, usage_of
+from app.protocols.parts import Part, PartAssembler
+from app.protocols.projection import ProjectedFrame
+from app.protocols.states import RunState
+
+EPOCH_NUMBERS = 1 << 20
+"""Numbers of events per owner, once one has lost what it streamed."""
+
+DONE = b"data: [DONE]\n\n"
+STATUSES = {RunState.SUCCESS: "completed", RunState.ASKING: "completed", RunState.CANCELLED: "cancelled"}
+"""``status`` by the state that a run ends with; every other one: ``failed``."""
+
+TERMINAL = {"completed": "response.completed", "failed": "response.failed"}
+"""Last event by status; any other status: ``response.incomplete``."""
+
+FINISHED_EARLY = {"length": "max_output_tokens", "content_filter": "content_filter"}
+"""``incomplete_details.reason`` by the finish reason of the last model call."""
+
+_encode = msgspec.json.Encoder().encode
+
+STOPPING = (
+    b'event: error\ndata: {"type":"error","code":"server_error","message":%b,"param":null,"sequence_number":0}\n\n'
+    % (_encode("The server is stopping; retrieve the response with stream and starting_after."))
+)
+
+
+class _Growing:
+    """An item that a message says at the moment; ``delta``: the frame of a chunk of it, up to the chunk."""
+
+    __slots__ = ("delta", "index", "item", "message_id")
+
+    def __init__(self, index: int, item: Item, message_id: str, delta: bytes = b"") -> None:
+        self.index = index
+        self.item = item
+        self.message_id = message_id
+        self.delta = delta
+
+
+class ResponseProjection:
+    """Streaming events of one response. Implements ``app.protocols.projection.Projection``.
+
+    ``response``: the response itself, once the run has ended.
+    """
+
+    stopping = STOPPING
+
+    def __init__(self, head: ResponseHead) -> None:
+        self._head = head
+        self._assembler = PartAssembler()
+        self._number = -1
+        self._epoch = 0
+        self._begun = False
+        self._output: list[_Growing] = []
+        self._texts: dict[str, _Growing] = {}
+        self._reasoning: dict[str, _Growing] = {}
+        self._calls: dict[str, _Growing] = {}
+        self._ended_calls: dict[str, parts.ToolCallEnd] = {}
+        self._usages: list[Usage] = []
+        self._finish_reason = ""
+        self._failure: parts.RunFailed | None = None
+        self.response: dict[str, Any] | None = None
+
+    def project(self, event: Event) -> Iterator[ProjectedFrame]:
+        """Return the streaming events of ``event``."""
+        for part in self._assembler.parts(event):
+            if isinstance(part, parts.TextDelta):  # what most parts are
+                growing = self._texts[part.message_id]
+                self._number += 1
+                data = b'%b%b,"logprobs":[],"sequence_number":%d}\n\n' % (
+                    growing.delta,
+                    _encode(part.text),
+                    self._number,
+                )
+                yield ProjectedFrame(self._number, data)
+                continue
+            for kind, members in self._events(part):
+                self._number += 1
+                body = _encode({"type": kind, **members, "sequence_number": self._number})
+                yield ProjectedFrame(self._number, b"event: %b\ndata: %b\n\n" % (kind.encode(), body))
+            if isinstance(part, parts.RunEnds):
+                yield ProjectedFrame(self._number + 1, DONE)
+
+    def _events(self, part: Part) -> Iterator[tuple[str, dict[str, Any]]]:
+        match part:
+            case parts.RunBegins():
+                yield from self._begin()
+            case parts.TextStart() | parts.TextEnd():
+                yield from self._text(part)
+            case parts.ReasoningStart() | parts.ReasoningDelta() | parts.ReasoningEnd():
+                yield from self._reason(part)
+            case parts.ToolCallStart() | parts.ToolCallDelta() | parts.ToolCallEnd():
+                yield from self._call(part)
+            case parts.MessageDone():
+                yield from self._done(part)
+            case parts.ToolResult():
+                yield from self._result(part)
+            case parts.MessagesRetracted():
+                self._retract(part)
+            case parts.QuestionsAsked():
+                for question in part.questions:
+                    if not _of_client(question):
+                        yield from self._whole(items.approval_request(question, self._head.agent))
+            case parts.RunFailed():
+                self._failure = part
+            case parts.RunEnds():
+                yield from self._end(part)
+
+    def _begin(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        self._epoch += 1
+        if self._begun:
+            return
+        self._begun = True
+        if self._head.settings.background:
+            yield "response.created", {"response": self._head.object("queued")}
+            yield "response.queued", {"response": self._head.object("queued")}
+        else:
+            yield "response.created", {"response": self._head.object("in_progress")}
+        yield "response.in_progress", {"response": self._head.object("in_progress")}
+
+    def _add(self, item: Item, message_id: str) -> tuple[_Growing, tuple[str, dict[str, Any]]]:
+        growing = _Growing(len(self._output), item, message_id)
+        self._output.append(growing)
+        return growing, ("response.output_item.added", {"output_index": growing.index, "item": dict(item)})
+
+    def _finish(self, growing: _Growing) -> tuple[str, dict[str, Any]]:
+        return "response.output_item.done", {"output_index": growing.index, "item": growing.item}
+
+    def _whole(self, item: Item) -> Iterator[tuple[str, dict[str, Any]]]:
+        growing, added = self._add(item, "")
+        yield added
+        yield self._finish(growing)
+
+    def _text(self, part: parts.TextStart | parts.TextEnd) -> Iterator[tuple[str, dict[str, Any]]]:
+        if isinstance(part, parts.TextStart):
+            item_id = self._free_id(items.message_id(part.message_id))
+            growing, added = self._add(items.message_item(item_id, None, "in_progress"), part.message_id)
+            yield added
+            self._texts[part.message_id] = growing
+            kind = "response.output_text.delta"
+            growing.delta = (
+                b'event: %b\ndata: {"type":"%b","item_id":%b,"output_index":%d,"content_index":0,"delta":'
+                % (
+                    kind.encode(),
+                    kind.encode(),
+                    _encode(item_id),
+                    growing.index,
+                )
+            )
+            place = {"item_id": item_id, "output_index": growing.index, "content_index": 0}
+            yield "response.content_part.added", {**place, "part": items.output_text("")}
+            return
+        growing = self._texts.pop(part.message_id)
+        item_id = growing.item["id"]
+        growing.item = items.message_item(item_id, part.text, "completed")
+        place = {"item_id": item_id, "output_index": growing.index, "content_index": 0}
+        yield "response.output_text.done", {**place, "text": part.text, "logprobs": []}
+        yield "response.content_part.done", {**place, "part": items.output_text(part.text)}
+        yield self._finish(growing)
+
+    def _free_id(self, item_id: str) -> str:
+        """Return ``item_id``, or one that follows it: a message may say text, call a tool, and say text again."""
+        taken = sum(1 for one in self._output if str(one.item["id"]).partition("-")[0] == item_id)
+        return f"{item_id}-{taken + 1}" if taken else item_id
+
+    def _reason(
+        self, part: parts.ReasoningStart | parts.ReasoningDelta | parts.ReasoningEnd
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        if isinstance(part, parts.ReasoningStart):
+            item_id = self._free_id(items.message_id(part.message_id).replace("msg_", "rs_"))
+            growing, added = self._add(items.reasoning_item(item_id, None, "in_progress"), part.message_id)
+            yield added
+            self._reasoning[part.message_id] = growing
+            place = {"item_id": item_id, "output_index": growing.index, "summary_index": 0}
+            yield "response.reasoning_summary_part.added", {**place, "part": {"type": "summary_text", "text": ""}}
+            return
+        growing = self._reasoning[part.message_id]
+        place = {"item_id": growing.item["id"], "output_index": growing.index, "summary_index": 0}
+        if isinstance(part, parts.ReasoningDelta):
+            yield "response.reasoning_summary_text.delta", {**place, "delta": part.text}
+            return
+        del self._reasoning[part.message_id]
+        growing.item = items.reasoning_item(growing.item["id"], part.text, "completed")
+        yield "response.reasoning_summary_text.done", {**place, "text": part.text}
+        yield "response.reasoning_summary_part.done", {**place, "part": growing.item["summary"][0]}
+        yield self._finish(growing)
+
+    def _call(
+        self, part: parts.ToolCallStart | parts.ToolCallDelta | parts.ToolCallEnd
+    ) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Tell calls of the client's tools as they come; those of the agent's own once their message is committed."""
+        if isinstance(part, parts.ToolCallStart):
+            if part.name in self._head.client_tools:
+                item = items.function_call(part.call_id, part.name, "", "in_progress")
+                self._calls[part.call_id], added = self._add(item, part.message_id)
+                yield added
+            return
+        growing = self._calls.get(part.call_id)
+        if growing is None:
+            if isinstance(part, parts.ToolCallEnd):
+                self._ended_calls[part.call_id] = part
+            return
+        place = {"item_id": growing.item["id"], "output_index": growing.index}
+        if isinstance(part, parts.ToolCallDelta):
+            yield "response.function_call_arguments.delta", {**place, "delta": part.args}
+            return
+        growing.item = items.function_call(part.call_id, part.name, part.args, "completed")
+        members = {**place, "name": part.name, "arguments": part.args}
+        yield "response.function_call_arguments.done", members
+        yield self._finish(growing)
+
+    def _done(self, part: parts.MessageDone) -> Iterator[tuple[str, dict[str, Any]]]:
+        if part.usage is not None:
+            self._usages.append(part.usage)
+        metadata = part.message.get("response_metadata") or {}
+        self._finish_reason = str(metadata.get("finish_reason") or metadata.get("stop_reason") or "")
+        yield from self._cite(part)
+        waiting = items.waiting_calls(part.message)
+        for call in part.message.get("tool_calls") or ():
+            ended = self._ended_calls.get(call.get("id"))
+            if ended is not None and call["id"] not in waiting:
+                yield from self._start_call(ended.call_id, ended.name, ended.args)
+
+    def _cite(self, part: parts.MessageDone) -> Iterator[tuple[str, dict[str, Any]]]:
+        annotations = items.annotations_in(part.message.get("content"))
+        said = [one for one in self._output if one.message_id == part.message_id and one.item["type"] == "message"]
+        if not annotations or not said:
+            return
+        growing = said[-1]
+        growing.item["content"][0]["annotations"] = annotations
+        place = {"item_id": growing.item["id"], "output_index": growing.index, "content_index": 0}
+        for at, annotation in enumerate(annotations):
+            members = {**place, "annotation_index": at, "annotation": annotation}
+            yield "response.output_text.annotation.added", members
+
+    def _start_call(self, call_id: str, name: str, arguments: str) -> Iterator[tuple[str, dict[str, Any]]]:
+        resumed = self._head.settings.resumed.get(call_id)
+        request_id = None if resumed is None else resumed.request_id
+        growing, added = self._add(items.tool_call(call_id, name, arguments, self._head.agent, request_id), "")
+        self._calls[call_id] = growing
+        yield added
+        place = {"item_id": growing.item["id"], "output_index": growing.index}
+        yield "response.mcp_call.in_progress", place
+        yield "response.mcp_call_arguments.done", {**place, "arguments": arguments}
+
+    def _result(self, part: parts.ToolResult) -> Iterator[tuple[str, dict[str, Any]]]:
+        resumed = self._head.settings.resumed.get(part.call_id)
+        growing = self._calls.get(part.call_id)
+        if growing is None:
+            if part.name in self._head.client_tools or (resumed is not None and resumed.client):
+                return  # the request has it
+            ended = self._ended_calls.get(part.call_id)
+            arguments = ended.args if ended is not None else resumed.arguments if resumed is not None else ""
+            yield from self._start_call(part.call_id, part.name, arguments)
+            growing = self._calls[part.call_id]
+        if growing.item["type"] != "mcp_call":
+            return
+        items.finish_call(growing.item, part.content, failed=part.failed)
+        place = {"item_id": growing.item["id"], "output_index": growing.index}
+        yield f"response.mcp_call.{growing.item['status']}", place
+        yield self._finish(growing)
+
+    def _retract(self, part: parts.MessagesRetracted) -> None:
+        """Forget what a dead owner streamed and did not commit: the next items take its places."""
+        self._number = max(self._number, self._epoch * EPOCH_NUMBERS)
+        while self._output and self._output[-1].message_id in part.message_ids:
+            self._output.pop()
+
+    def _end(self, part: parts.RunEnds) -> Iterator[tuple[str, dict[str, Any]]]:
+        for growing in self._output:
+            if growing.item.get("status") == "in_progress":
+                growing.item["status"] = "incomplete"
+                yield self._finish(growing)
+        status = STATUSES.get(part.state, "failed")
+        known: dict[str, Any] = {"output": [one.item for one in self._output], "usage": usage_of(self._usages)}
+        reason = FINISHED_EARLY.get(self._finish_reason)
+        if self._failure is not None and status != "cancelled":
+            status = "failed"
+            known["error"] = {"code": self._failure.error, "message": self._failure.message}
+            if self._failure.error == "TokenLimit":
+                status, known["error"] = "incomplete", None
+                known["incomplete_details"] = {"reason": "max_output_tokens"}
+        elif status == "failed":
+            known["error"] = {"code": "server_error", "message": "The run did not end in time."}
+        elif status == "completed" and reason is not None:
+            status, known["incomplete_details"] = "incomplete", {"reason": reason}
+        self.response = self._head.object(status, **known)
+        yield TERMINAL.get(status, "response.incomplete"), {"response": self.response}
+
+
+def _of_client(question: dict[str, Any]) -> bool:
+    value = question.get("value")
+    return isinstance(value, dict) and value.get("type") == "client_tool_call"
