@@ -69,6 +69,14 @@ async def broken_graphs(file: AgentsFile) -> dict[str, str]:
         await worker.aclose()
 
 
+def require_graphs(file: AgentsFile) -> None:
+    """Load the graphs of ``file``. Raises ``StartError`` with each that cannot be used."""
+    broken = asyncio.run(broken_graphs(file))
+    if broken:
+        reasons = "; ".join(f"the graph {name!r} cannot be used: {reason}" for name, reason in broken.items())
+        raise StartError(f"{file.source}: {reasons}")
+
+
 def mcp_servers(settings: Settings, file: AgentsFile) -> McpServers:
     """Return the MCP servers of ``file``, as a server process connects to them."""
     allowed = AddressAllowlist(settings.egress.allow.split(","))

@@ -16,7 +16,7 @@ from app.base.errors import StartError, UsageError
 from app.base.hide_modules import hide_modules
 from app.cli.child_process import run_in_child
 from app.cli.health import LOOPBACK_FOR, probe
-from app.cli.serve import GRACE_SECONDS, exit_before_serving, given_settings
+from app.cli.serve import GRACE_SECONDS, exit_before_serving, given_settings, require_graphs
 from app.cli.terminal.output import BOLD, DIM, GREEN, styled
 from app.infra.db.embedded import EmbeddedDatabase
 from app.infra.settings.environment import Settings, is_loopback, load
@@ -103,6 +103,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("file", nargs="?", metavar="FILE", help="an agents.toml or a langgraph.json, as --agents")
     parser.add_argument("--agents", metavar="FILE", help="the agents file (default: AGENT_CONFIG, or agents.toml)")
+    parser.add_argument("--strict", action="store_true", help="refuse to start if a graph cannot be loaded")
     parser.add_argument(
         "--reload", action="store_true", help="replace the worker when a Python file, the agents file or .env changes"
     )
@@ -119,6 +120,8 @@ def run(arguments: argparse.Namespace) -> int:
     server = settings.server
     if settings.auth.mode == "none" and not is_loopback(server.host) and not _has_custom_auth(settings):
         raise UsageError(f"dev on {server.host} would be open to everybody: leave out --host, or use serve")
+    if arguments.strict:
+        run_in_child(lambda: require_graphs(settings.agents.config))
     listeners = listen(server.host, server.port)
     database = EmbeddedDatabase(Path(settings.database.data_dir))
     try:

@@ -26,6 +26,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", metavar="N", help="worker processes (default: WORKERS, or 1)")
     parser.add_argument("file", nargs="?", metavar="FILE", help="an agents.toml or a langgraph.json, as --agents")
     parser.add_argument("--agents", metavar="FILE", help="the agents file (default: AGENT_CONFIG, or agents.toml)")
+    parser.add_argument("--strict", action="store_true", help="refuse to start if a graph cannot be loaded")
     parser.add_argument("--role", choices=ROLES, help="answer requests, execute runs, or both (default: all)")
 
 
@@ -36,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     overrides = given_settings(
         arguments, HOST="host", PORT="port", WORKERS="workers", AGENT_CONFIG="agents", AGENT_ROLE="role"
     )
-    plan = run_in_child(lambda: prepare(overrides))
+    plan = run_in_child(lambda: prepare(overrides, strict=arguments.strict))
 
     say, host, port = parent_logger(plan["log_format"]), plan["host"], plan["port"]
     listeners = listen(host, port, plan["workers"])
@@ -71,13 +72,23 @@ def given_settings(arguments: argparse.Namespace, **names: str) -> dict[str, str
     return {setting: text for setting, text in given.items() if text is not None}
 
 
-def prepare(overrides: dict[str, str]) -> dict[str, Any]:
+def require_graphs(config: str) -> None:
+    """Load the graphs of the agents file ``config``. Raises ``StartError`` for those that cannot be used."""
+    from app.agents.config.agents_file import read
+    from app.cli import agent_checks
+
+    agent_checks.require_graphs(read(config))
+
+
+def prepare(overrides: dict[str, str], *, strict: bool = False) -> dict[str, Any]:
     """Check the settings, migrate if configured, and return what the parent needs. Runs in a child process."""
     from app.agents.config.agents_file import read
     from app.infra.settings.environment import check_serving, load
 
     settings = load(overrides=overrides)
     check_serving(settings, handled=read(settings.agents.config).auth is not None)
+    if strict:
+        require_graphs(settings.agents.config)
     if settings.database.migrate_on_start and (owner := settings.database.owner_url) is not None:
         from app.infra.db.migrations import upgrade
 

@@ -1,13 +1,21 @@
 """What ``langgraph.json`` and ``agents.toml`` say about graphs."""
 
 import json
+import sysconfig
+import venv
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.agents.config.agents_file import AgentsFile, read
+from app.agents.langgraph.agent import GraphAgent
+from app.agents.langgraph.store import GraphStore
+from app.agents.testing import FakeRunContext
 from app.base.errors import StartError
+from app.server.composition.models import graph_worker
+from tests.cli.commands import run_command
+from tests.graphs.test_recovery import NoStore
 
 
 def given(folder: Path, **document: Any) -> AgentsFile:
@@ -65,3 +73,41 @@ def test_an_agents_file_names_graphs_and_the_python_that_runs_them(tmp_path: Pat
     file.write_text('[agents.support]\ngraph = "./support.py:graph"\nmodel = "openai:gpt-5"\n')
     with pytest.raises(StartError, match="model does not apply to a graph"):
         read(str(file))
+
+
+@pytest.mark.timeout(100)
+async def test_graphs_run_in_the_projects_own_interpreter(tmp_path: Path) -> None:
+    """A virtual environment with packages of its own, here those of the tests."""
+    venv.create(tmp_path / ".venv", symlinks=True)
+    (packages,) = (tmp_path / ".venv" / "lib").glob("python*/site-packages")
+    (packages / "of_tests.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    (tmp_path / "where.py").write_text(
+        "import sys\nfrom typing import TypedDict\nfrom langgraph.graph import START, StateGraph\n"
+        "class Where(TypedDict, total=False):\n    prefix: str\n"
+        "graph = StateGraph(Where).add_node('look', lambda _: {'prefix': sys.prefix})\n"
+        "graph = graph.add_edge(START, 'look').compile()\n"
+    )
+    (tmp_path / "agents.toml").write_text(
+        '[graphs]\npython = "./.venv/bin/python"\n[agents.where]\ngraph = "./where.py:graph"\n'
+    )
+    worker = graph_worker(read(str(tmp_path / "agents.toml")))
+    assert worker is not None
+    worker.start()
+    try:
+        await worker.wait()
+        context = FakeRunContext()
+        await context.play(GraphAgent("where", worker, GraphStore(NoStore(), NoStore()), seconds=60), {})
+        assert context.state.get("prefix") == str(tmp_path / ".venv")
+    finally:
+        await worker.aclose()
+
+
+@pytest.mark.timeout(100)
+def test_a_strict_server_refuses_to_start_with_a_broken_graph(tmp_path: Path) -> None:
+    (tmp_path / "wrong.py").write_text("import nothing_of_this_name\n")
+    given(tmp_path, graphs={"wrong": "./wrong.py:graph", "absent": "./absent.py:graph"})
+    settings = {"DATABASE_URL": "postgresql://agent@127.0.0.1:1/agents", "AGENT_AUTH": "none"}
+    done = run_command(tmp_path, "serve", "langgraph.json", "--strict", **settings)
+    assert done.returncode == 1
+    assert "the graph 'wrong' cannot be used: ./wrong.py cannot be imported: ModuleNotFoundError" in done.stderr
+    assert "the graph 'absent' cannot be used: there is no file" in done.stderr

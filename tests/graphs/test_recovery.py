@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -232,3 +232,29 @@ async def test_tokens_of_models_count_for_the_run(worker: GraphWorker) -> None:
     outcome = await FakeRunContext().play(metered, {"messages": [{"role": "user", "content": "go"}]})
     assert outcome.step is not None
     assert (outcome.step.usage, outcome.step.model) == (Usage(3, 4, 7), "small")
+
+
+@pytest.mark.timeout(100)
+async def test_a_draining_process_hands_the_run_over_behind_its_superstep(worker: GraphWorker, tmp_path: Path) -> None:
+    graph, file = GraphAgent("ledger", worker, GraphStore(NoStore(), NoStore()), seconds=60), tmp_path / "effects"
+
+    class Draining(Ledger):
+        drain: Callable[[], None]
+
+        def on_drain(self, callback: Callable[[], None]) -> None:
+            self.drain = callback
+
+        def count(self) -> None:
+            super().count()
+            if self.writes == 3:
+                self.drain()
+
+    context = Draining(None, 0, file)
+    with pytest.raises(LeaseLost, match="has no other process"):
+        await context.play(graph, {"most": 200})
+    assert 1 <= context.state.get("count") < 200, "it stops long before its end"
+    heir = Ledger(context, 0, file)
+    await heir.play(graph)
+    assert heir.state.get("count") == 200
+    assert file.read_text().count(" ran ") == 200
+    assert repeated(file) == []

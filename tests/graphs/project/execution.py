@@ -1,0 +1,91 @@
+"""Graphs that use what LangGraph's execution offers: sends, caches, retries, several questions, middleware, context."""
+
+import operator
+from typing import Annotated, Any, TypedDict
+
+from graphs import Scripted, effect, weather  # type: ignore[import-not-found]
+from langchain.agents import create_agent
+from langchain.agents.middleware import HumanInTheLoopMiddleware
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+from langgraph.cache.memory import InMemoryCache
+from langgraph.config import get_config
+from langgraph.graph import START, StateGraph
+from langgraph.runtime import Runtime
+from langgraph.types import CachePolicy, RetryPolicy, Send, interrupt
+
+
+class Numbers(TypedDict, total=False):
+    numbers: list[int]
+    done: Annotated[list[Any], operator.add]
+
+
+class One(TypedDict):
+    number: int
+
+
+def work(state: One, config: RunnableConfig) -> Numbers:
+    effect(f"work-{state['number']}", config)
+    answer = interrupt(f"{state['number']}?") if state["number"] in {3, 7} else state["number"]
+    return {"done": [answer]}
+
+
+sends = (
+    StateGraph(Numbers)
+    .add_node(work)
+    .add_conditional_edges(START, lambda state: [Send("work", {"number": one}) for one in state["numbers"]], ["work"])
+    .compile()
+)
+
+
+def compute(state: Numbers, config: RunnableConfig) -> Numbers:
+    effect("compute", config)
+    return {"done": [sum(state["numbers"])]}
+
+
+cached = (
+    StateGraph(Numbers)
+    .add_node(compute, cache_policy=CachePolicy())
+    .add_edge(START, "compute")
+    .compile(cache=InMemoryCache())
+)
+
+
+def stumble(state: Numbers, runtime: Runtime) -> Numbers:
+    info: Any = runtime.execution_info
+    if info.node_attempt < 3:
+        raise ConnectionError("not yet")
+    return {"done": [info.node_attempt]}
+
+
+retried = (
+    StateGraph(Numbers)
+    .add_node(stumble, retry_policy=RetryPolicy(initial_interval=0.01, max_attempts=3))
+    .add_edge(START, "stumble")
+    .compile()
+)
+
+
+def ask_twice(state: Numbers, config: RunnableConfig) -> Numbers:
+    effect("ask_twice", config)
+    return {"done": [interrupt("first?"), interrupt("second?")]}
+
+
+twice = StateGraph(Numbers).add_node(ask_twice).add_edge(START, "ask_twice").compile()
+
+
+def careful() -> Any:
+    call = {"name": "weather", "args": {"city": "Bonn"}, "id": "call-1"}
+    model = Scripted(responses=[AIMessage("", tool_calls=[call]), AIMessage("I have asked.")])
+    return create_agent(model, [weather], middleware=[HumanInTheLoopMiddleware(interrupt_on={"weather": True})])
+
+
+class Settings(TypedDict, total=False):
+    tone: str
+
+
+def speak(state: Numbers, runtime: Runtime[Settings]) -> Numbers:
+    return {"done": [runtime.context["tone"], "tone" in get_config()["configurable"]]}
+
+
+contextual = StateGraph(Numbers, context_schema=Settings).add_node(speak).add_edge(START, "speak").compile()

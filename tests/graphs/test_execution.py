@@ -1,0 +1,106 @@
+"""What LangGraph's execution offers, through the ordinary API: sends, caches, retries, questions, context."""
+
+from pathlib import Path
+from typing import Any
+
+import asyncpg
+import pytest
+from langgraph_sdk.client import LangGraphClient
+
+from tests.journeys.conftest import Served
+
+pytestmark = pytest.mark.timeout(150)
+
+
+def effects(hosted: Served, thread: str) -> list[str]:
+    """Return the nodes that ran on a thread, in order."""
+    file = Path(hosted.environment["EFFECTS"])
+    return [line.split()[1] for line in file.read_text().splitlines() if line.startswith(thread)]
+
+
+async def new_thread(client: LangGraphClient) -> str:
+    return str((await client.threads.create())["thread_id"])
+
+
+async def test_of_many_sends_only_those_that_asked_run_again(client: LangGraphClient, hosted: Served) -> None:
+    thread = await new_thread(client)
+    given: Any = {"numbers": list(range(10))}
+    values: Any = await client.runs.wait(thread, "sends", input=given)
+    asked = {one["value"]: one["id"] for one in values["__interrupt__"]}
+    assert set(asked) == {"3?", "7?"}
+    values = await client.runs.wait(thread, "sends", command={"resume": {asked["3?"]: "three"}})
+    assert [one["value"] for one in values["__interrupt__"]] == ["7?"]
+    last = values["__interrupt__"][0]["id"]
+    values = await client.runs.wait(thread, "sends", command={"resume": {last: "seven"}})
+    assert values["done"] == [0, 1, 2, "three", 4, 5, 6, "seven", 8, 9], "in the order of the sends"
+    ran = effects(hosted, thread)
+    assert sorted({one: ran.count(one) for one in ran if ran.count(one) > 1}) == ["work-3", "work-7"]
+    assert ran.count("work-3") == 2
+
+
+async def test_a_cached_node_runs_once_for_an_input(client: LangGraphClient, hosted: Served) -> None:
+    ran, given = list[str](), dict[str, Any](numbers=[20, 22])
+    for _ in range(2):
+        thread = await new_thread(client)
+        values: Any = await client.runs.wait(thread, "cached", input=given)
+        assert values["done"] == [42]
+        ran += effects(hosted, thread)
+    assert ran == ["compute"]
+
+
+async def test_a_node_is_retried_by_its_policy(client: LangGraphClient) -> None:
+    values: Any = await client.runs.wait(None, "retried", input={})
+    assert values["done"] == [3]
+
+
+async def test_a_node_that_asks_twice_gets_both_answers(client: LangGraphClient, hosted: Served) -> None:
+    thread = await new_thread(client)
+    values: Any = await client.runs.wait(thread, "twice", input={})
+    assert [one["value"] for one in values["__interrupt__"]] == ["first?"]
+    values = await client.runs.wait(thread, "twice", command={"resume": "one"})
+    assert [one["value"] for one in values["__interrupt__"]] == ["second?"]
+    values = await client.runs.wait(thread, "twice", command={"resume": "two"})
+    assert values["done"] == ["one", "two"]
+    assert effects(hosted, thread) == ["ask_twice"] * 3
+
+
+@pytest.mark.parametrize(
+    "decision,tool_says",
+    [
+        ({"type": "approve"}, "sunny in Bonn"),
+        ({"type": "edit", "edited_action": {"name": "weather", "args": {"city": "Kiel"}}}, "sunny in Kiel"),
+        ({"type": "reject", "message": "not today"}, "not today"),
+    ],
+)
+async def test_middleware_asks_for_approval_in_the_form_that_built_in_agents_use(
+    client: LangGraphClient, hosted: Served, decision: dict[str, Any], tool_says: str
+) -> None:
+    thread = await new_thread(client)
+    human: Any = {"messages": [{"role": "user", "content": "weather in Bonn?"}]}
+    values: Any = await client.runs.wait(thread, "careful", input=human)
+    (question,) = values["__interrupt__"]
+    assert [(one["name"], one["args"]) for one in question["value"]["action_requests"]] == [
+        ("weather", {"city": "Bonn"})
+    ]
+    connection = await asyncpg.connect(hosted.environment["DATABASE_URL"])
+    try:
+        row = await connection.fetchrow("select question_id, kind from questions where thread_id = $1", thread)
+    finally:
+        await connection.close()
+    assert row is not None
+    assert (row["question_id"], row["kind"]) == (question["id"], "approval")
+    values = await client.runs.wait(thread, "careful", command={"resume": {question["id"]: {"decisions": [decision]}}})
+    (said,) = [one["content"] for one in values["messages"] if one["type"] == "tool"]
+    assert said.endswith(tool_says), "the middleware says to the model what a person decided"
+
+
+async def test_context_reaches_nodes_and_stays_out_of_configurable(client: LangGraphClient) -> None:
+    values: Any = await client.runs.wait(None, "contextual", input={}, context={"tone": "kind"})
+    assert values["done"] == ["kind", False]
+
+
+async def test_a_thread_without_a_run_takes_values_as_a_node(client: LangGraphClient) -> None:
+    created: Any = await client.threads.create(graph_id="loop")
+    await client.threads.update_state(created["thread_id"], {"count": 4, "most": 6}, as_node="add")
+    values: Any = await client.runs.wait(created["thread_id"], "loop", input=None)
+    assert values["count"] == 6
