@@ -19,8 +19,8 @@ from tests.waiting import eventually
 SUM = "what is 12*(3+4)?"
 STATELESS, LEGACY = "2026-07-28", "legacy"
 META = "io.modelcontextprotocol/"
-TASKS: dict[str, Any] = {"extensions": {f"{META}tasks": {}}}
 FORMS: dict[str, Any] = {"elicitation": {}}
+TASKS: dict[str, Any] = {"extensions": {f"{META}tasks": {}}, **FORMS}
 NAMED = {"tools/call": "name", "tasks/get": "taskId", "tasks/update": "taskId", "tasks/cancel": "taskId"}
 
 numbers = itertools.count(1)
@@ -159,6 +159,8 @@ async def test_a_task_outlives_its_server_and_is_approved_by_its_client(database
         server = Served(database_url, tmp_path, AGENT_CONFIG=str(AGENTS)).wait_until_ready()
         servers.callback(server.stop)
         async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{server.port}", timeout=60) as http:
+            cannot_ask = await result(http, "tasks/get", task, {"extensions": TASKS["extensions"]})
+            assert (cannot_ask["inputRequests"], "Answer on thread" in cannot_ask["statusMessage"]) == ({}, True)
             waiting = await result(http, "tasks/get", task, TASKS)
             (key,) = waiting["inputRequests"]
             assert waiting["inputRequests"][key]["method"] == "elicitation/create"
@@ -266,3 +268,89 @@ def test_questions_are_forms_and_forms_are_answers() -> None:
     for wrong in (None, {"action": "accept"}, {"action": "accept", "content": {}}, {"action": "perhaps"}):
         with pytest.raises(ValueError, match=r"nswer|content"):
             answer_of({"value": "Which?"}, wrong)
+
+
+class OlderClient:
+    """A client of 2025-11-25 by bare messages: a session, and requests that may go to several processes."""
+
+    def __init__(self, *servers: httpx.AsyncClient) -> None:
+        self._servers = servers
+        self.headers = {"MCP-Protocol-Version": "2025-11-25"}
+
+    async def begin(self, **capabilities: Any) -> "OlderClient":
+        params = {"protocolVersion": "2025-11-25", "capabilities": capabilities}
+        answer = await self.send({"id": 0, "method": "initialize", "params": params})
+        self.headers["Mcp-Session-Id"] = answer.headers["mcp-session-id"]
+        assert answer.json()["result"]["protocolVersion"] == "2025-11-25"
+        return self
+
+    async def send(self, message: dict[str, Any], server: int = 0) -> httpx.Response:
+        body = {"jsonrpc": "2.0", **message}
+        return await self._servers[server].post("/mcp", json=body, headers=self.headers)
+
+    @contextlib.asynccontextmanager
+    async def calling(self, number: int, agent: str, said: str) -> AsyncIterator[AsyncIterator[Any]]:
+        body = {"jsonrpc": "2.0", "id": number, "method": "tools/call", "params": call(agent, said)}
+        async with self._servers[0].stream("POST", "/mcp", json=body, headers=self.headers) as response:
+            lines = response.aiter_lines()
+            yield (msgspec.json.decode(line[6:]) async for line in lines if line.startswith("data: "))
+
+
+async def test_the_answer_of_an_older_client_may_reach_another_process(
+    steered: Served, http: httpx.AsyncClient, tmp_path: Any
+) -> None:
+    environment = {name: value for name, value in steered.environment.items() if name != "PORT"}
+    second = Served(environment.pop("DATABASE_URL"), tmp_path, **environment)
+    try:
+        second.wait_until_ready()
+        async with httpx.AsyncClient(base_url=f"http://127.0.0.1:{second.port}", timeout=60) as other:
+            client = await OlderClient(http, other).begin(elicitation={})
+            async with client.calling(7, "careful", SUM) as messages:
+                asked = await anext(messages)
+                assert asked["method"] == "elicitation/create"
+                approved = {"action": "accept", "content": {"decision": "approve"}}
+                forged = await client.send({"id": asked["id"][:-2], "result": approved}, server=1)
+                assert forged.status_code == 400
+                answered = await client.send({"id": asked["id"], "result": approved}, server=1)
+                assert (answered.status_code, answered.content) == (202, b"")
+                done = await anext(messages)
+            assert "84" in done["result"]["content"][0]["text"]
+            async with client.calling(7, "careful", SUM) as messages:  # repeated, as after a broken connection
+                asked_again = await anext(messages)
+                again = await anext(messages)
+            assert asked_again["method"] == "elicitation/create"
+            assert again["result"] == done["result"]
+    finally:
+        second.stop()
+
+
+async def test_an_older_client_cancels_by_a_notification_and_not_by_leaving(
+    steered: Served, http: httpx.AsyncClient
+) -> None:
+    client = await OlderClient(http).begin()
+    found: list[Any] = []
+
+    async def run() -> Any:
+        search = {"metadata": {"protocol": "mcp"}, "status": ["running", "interrupted"], "limit": 1}
+        (newest,) = (await http.post("/api/v1/runs/search", json=search)).json()
+        return newest
+
+    with contextlib.suppress(httpx.ReadTimeout):
+        body = {"jsonrpc": "2.0", "id": 9, "method": "tools/call", "params": call("slow", "what time is it?")}
+        await http.post("/mcp", json=body, headers=client.headers, timeout=1.0)
+    left = await run()
+    assert left["status"] == "running"
+    cancel = {"method": "notifications/cancelled", "params": {"requestId": 9}}
+    stranger = await OlderClient(http).begin()  # another session has requests of its own
+    assert (await stranger.send(cancel)).status_code == 202
+    assert (await run())["status"] == "running"
+    assert (await client.send(cancel)).status_code == 202
+
+    async def stopped() -> bool:
+        found.append(await run())
+        return bool(found[-1]["status"] == "interrupted")
+
+    await eventually(stopped)
+    assert found[-1]["run_id"] == left["run_id"]
+    client.headers["Mcp-Session-Id"] += "x"
+    assert (await client.send({"id": 1, "method": "ping"})).status_code == 404

@@ -6,7 +6,7 @@ on another wire continues the call as well.
 
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -147,14 +147,7 @@ class AgentTools:
     def _asked(self, caller: Caller, run: CalledRun, questions: list[dict[str, Any]]) -> Asked | Done:
         """Return what to ask: all questions, or the first of them where each answer continues the run at once."""
         if not caller.envelope.may("elicitation"):
-            words = "; ".join(ask_of(question).params["message"] for question in questions)
-            return Done(
-                error_result(
-                    f"The agent waits for a person's answer, and this client cannot ask: it lacks elicitation. "
-                    f"Question: {words} Answer on thread {run.thread_id}, in the console or by the API.",
-                    run.about,
-                )
-            )
+            return Done(error_result(_cannot_ask(run.thread_id, questions), run.about))
         asked = questions if caller.envelope.stateless else questions[:1]
         return Asked({one["id"]: ask_of(one) for one in asked}, [str(run.thread_id), str(run.run_id)])
 
@@ -229,9 +222,7 @@ class AgentTools:
         run = await runs.continued(caller.principal, thread_id, run_id)
         state = state_of_task(task_id, run, runs.log_hours)
         if state["status"] == "input_required":
-            asks = {one["id"]: ask_of(one) for one in run.questions or ()}
-            requests = {key: {"method": ask.method, "params": ask.params} for key, ask in asks.items()}
-            return {**state, "inputRequests": requests}
+            return {**state, **_asks_in(caller, thread_id, run.questions or ())}
         if state["status"] != "completed":
             return state
         await runs.check_log(caller.principal, thread_id, run.run_id)
@@ -303,6 +294,22 @@ def _run_of(principal: Principal, assistant: str, arguments: Mapping[str, Any]) 
         metadata={"protocol": "mcp"},
     )
     return body, thread_id
+
+
+def _cannot_ask(thread_id: UUID, questions: Sequence[dict[str, Any]]) -> str:
+    words = "; ".join(ask_of(question).params["message"] for question in questions)
+    return (
+        f"The agent waits for a person's answer, and this client cannot ask: it lacks elicitation. Question: {words} "
+        f"Answer on thread {thread_id}, in the console or by the API."
+    )
+
+
+def _asks_in(caller: Caller, thread_id: UUID, questions: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a task that waits says: forms, or where to answer if the client has none."""
+    if not caller.envelope.may("elicitation"):
+        return {"inputRequests": {}, "statusMessage": _cannot_ask(thread_id, questions)}
+    asks = {question["id"]: ask_of(question) for question in questions}
+    return {"inputRequests": {key: {"method": ask.method, "params": ask.params} for key, ask in asks.items()}}
 
 
 def _with_problem(asked: Asked, problem: str) -> Asked:
