@@ -1,11 +1,15 @@
 """What messages to ``/mcp`` may do: scopes, rates, tenants, web pages, and how refusals name the issuer."""
 
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import httpx
+import jsonschema_rs
 import msgspec
 
+from app.domain.events import Ended, StepCommitted
+from app.protocols.mcp.results import ResultCollector
 from app.security.access.structs import READ, ROLES
 from tests.system.services import API, Service, serving
 
@@ -17,9 +21,9 @@ NAMED |= {"resources/read": "uri", "prompts/get": "name"}
 
 
 async def send(
-    service: Service, key: str, method: str, *, origin: str = "", path: str = "/mcp", **params: Any
+    service: Service, key: str, method: str, *, origin: str = "", path: str = "/mcp", tasks: bool = True, **params: Any
 ) -> httpx.Response:
-    meta = {f"{META}protocolVersion": "2026-07-28", f"{META}clientCapabilities": TASKS}
+    meta = {f"{META}protocolVersion": "2026-07-28", f"{META}clientCapabilities": TASKS if tasks else {}}
     sent = {"x-api-key": key, "MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method}
     if origin:
         sent["Origin"] = origin
@@ -162,3 +166,74 @@ async def test_threads_documents_and_the_store_are_resources_of_their_tenant(dat
         got = (await send(service, owner, "prompts/get", name="assistant", arguments={"input": "hi"})).json()["result"]
         assert [message["content"]["text"][:9] for message in got["messages"]] == ["You are a", "hi"]
         assert (await send(service, owner, "prompts/get", name="echo")).json()["error"]["code"] == -32602
+
+
+TYPED = """
+from typing import TypedDict
+
+from app.agents.function import Context
+
+
+class Order(TypedDict):
+    number: int
+    items: list[str]
+
+
+class Total(TypedDict):
+    cents: int
+    order: Order
+
+
+async def total(context: Context, order: Order) -> Total:
+    return {"cents": 100 * len(order["items"]), "order": order}
+"""
+
+
+async def test_typed_agents_have_schemas_and_structured_content(database_url: str, tmp_path: Path) -> None:
+    (tmp_path / "typed.py").write_text(TYPED)
+    (tmp_path / "agents.toml").write_text('[agents.total]\nfunction = "./typed.py:total"\n')
+    async with serving(database_url, AGENT_CONFIG=str(tmp_path / "agents.toml")) as service:
+        key = await service.key("mcp typed", *ROLES["member"])
+        tools = (await send(service, key, "tools/list")).json()["result"]["tools"]
+        (tool,) = [one for one in tools if one["name"] == "total"]
+        for schema in ("inputSchema", "outputSchema"):
+            jsonschema_rs.meta.validate(tool[schema])
+        order = {"number": 7, "items": ["tea", "cup"]}
+        assert jsonschema_rs.is_valid(tool["inputSchema"], {"input": order})
+        assert not jsonschema_rs.is_valid(tool["inputSchema"], {"input": {"number": "x"}})
+        call: dict[str, Any] = {"name": "total", "arguments": {"input": order}}
+        answer = await send(service, key, "tools/call", tasks=False, **call)
+        result = msgspec.json.decode(answer.text.split("data: ")[-1])["result"]
+        assert result["structuredContent"] == {"cents": 200, "order": order}
+        assert jsonschema_rs.is_valid(tool["outputSchema"], result["structuredContent"])
+        assert msgspec.json.decode(result["content"][0]["text"]) == result["structuredContent"]
+        wrong: dict[str, Any] = {"name": "total", "arguments": {"input": {"number": "x"}}}
+        refused = await send(service, key, "tools/call", tasks=False, **wrong)
+        assert refused.json()["result"]["isError"]
+        unknown = await send(service, key, "tools/call", name="nothing", arguments={})
+        assert unknown.json()["error"]["code"] == -32602
+
+
+def test_content_blocks_of_a_message_are_content() -> None:
+    blocks = [
+        "So",
+        {"type": "text", "text": "look"},
+        {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+        {"type": "image_url", "image_url": "https://example.com/a.png"},
+        {"type": "audio", "base64": "AA==", "mime_type": "audio/mp3"},
+        {"type": "file", "file": {"file_data": "data:application/pdf;base64,AA==", "filename": "a.pdf"}},
+        {"type": "reasoning", "reasoning": "hidden"},
+    ]
+    message = {"type": "ai", "id": "m", "content": blocks}
+    collector = ResultCollector(structured=False)
+    update = msgspec.Raw(msgspec.json.encode({"agent": {"messages": [message]}}))
+    for event in (StepCommitted(1, "c", update, "agent"), Ended("r", "success")):
+        list(collector.add(event))
+    assert collector.result({})["content"] == [
+        {"type": "text", "text": "So"},
+        {"type": "text", "text": "look"},
+        {"type": "image", "data": "AA==", "mimeType": "image/png"},
+        {"type": "resource_link", "uri": "https://example.com/a.png", "name": "image"},
+        {"type": "audio", "data": "AA==", "mimeType": "audio/mp3"},
+        {"type": "resource", "resource": {"uri": "file:///a.pdf", "mimeType": "application/pdf", "blob": "AA=="}},
+    ]
