@@ -44,6 +44,7 @@ class FakeRunContext:
         self.steps: list[Step] = []
         self.intents: list[ToolIntent] = []
         self.instructions = RunInstructions()
+        self.cancelled = False
 
     def check_lease(self) -> None:
         """Do nothing: a fake run never loses its lease."""

@@ -85,7 +85,7 @@ def mcp_servers(settings: Settings, file: AgentsFile) -> McpServers:
 
 async def broken_servers(settings: Settings, file: AgentsFile) -> dict[str, str]:
     """Connect to the MCP servers that agents of ``file`` use; return why some agents cannot work, by name."""
-    needs = {name: _servers_of(spec.tools) for name, spec in file.agents.items()}
+    needs = {name: servers_of(spec.tools) for name, spec in file.agents.items()}
     servers = mcp_servers(settings, file)
     try:
         wanted = sorted({server for names in needs.values() for server in names if server in file.mcp})
@@ -100,7 +100,8 @@ async def broken_servers(settings: Settings, file: AgentsFile) -> dict[str, str]
     }
 
 
-def _servers_of(tools: Sequence[str]) -> list[str]:
+def servers_of(tools: Sequence[str]) -> list[str]:
+    """Return the MCP servers that the names of ``tools`` contain."""
     named: list[McpToolName] = []
     for tool in tools:
         with contextlib.suppress(StartError):  # reported when the agent is built

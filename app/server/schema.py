@@ -1,6 +1,7 @@
 """The SQLAlchemy metadata of all tables, which Alembic reads."""
 
 # ruff: noqa: F401  the imports register the tables
+import app.agents.mcp.tables
 import app.engine.tables
 import app.features.assistants.tables
 import app.features.crons.tables

@@ -17,7 +17,7 @@ from app.server.schema import metadata
 from tests.runs.engine import TENANT
 
 OTHER_TENANT = new_id()
-OF_THE_SERVER = {"retention_marks", "store_versions"}
+OF_THE_SERVER = {"mcp_tool_lists", "retention_marks", "store_versions"}
 """Tables without a tenant, which requests may read."""
 PAIRS = [(old, new) for old, new in itertools.product(RunStatus, repeat=2) if old != new]
 

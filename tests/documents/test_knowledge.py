@@ -47,7 +47,7 @@ def context(tenant: str = "ours") -> ToolContext:
         idempotency_key="k",
         emit=lambda _: None,
         value=lambda _: None,
-        interrupt=lambda _: None,
+        interrupt=lambda *_: None,
     )
 
 

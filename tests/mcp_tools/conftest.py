@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import uvicorn
 
+from app.agents.mcp.pins import PinStore
 from app.agents.mcp.servers import McpServer, McpServers, connector
 from app.agents.mcp.spec import McpServerSpec
 from app.agents.tools.port import Tool, ToolContext
@@ -25,7 +26,14 @@ def serving_http(app: Any) -> Iterator[str]:
     """Serve an ASGI application on loopback, in a thread; yield its base URL."""
     port = free_port()
     config = uvicorn.Config(
-        app, host="127.0.0.1", port=port, log_config=None, lifespan="on", loop="asyncio", timeout_graceful_shutdown=1
+        app,
+        host="127.0.0.1",
+        port=port,
+        log_config=None,
+        log_level="critical",
+        lifespan="on",
+        loop="asyncio",
+        timeout_graceful_shutdown=1,
     )
     running = uvicorn.Server(config)
     thread = threading.Thread(target=running.run, daemon=True)
@@ -57,7 +65,7 @@ def context_of(events: list[Any] | None = None, **given: Any) -> ToolContext:
         "idempotency_key": "key-1",
         "emit": (events if events is not None else []).append,
         "value": lambda _name: None,
-        "interrupt": lambda _value: None,
+        "interrupt": lambda *_: None,
     }
     return ToolContext(**{**defaults, **given})
 
@@ -84,10 +92,13 @@ class Connected:
 
 @contextlib.asynccontextmanager
 async def connected(
-    spec: McpServerSpec, names: tuple[str, ...] = ("*",), lookup: Callable[[str], str | None] = lambda _name: None
+    spec: McpServerSpec,
+    names: tuple[str, ...] = ("*",),
+    lookup: Callable[[str], str | None] = lambda _name: None,
+    pins: PinStore | None = None,
 ) -> AsyncIterator[Connected]:
     """Connect as the server process does: the servers of a file, of which an agent uses one."""
-    servers = McpServers({"fix": spec}, connector(Path.cwd(), lookup, LOOPBACK))
+    servers = McpServers({"fix": spec}, connector(Path.cwd(), lookup, LOOPBACK), pins)
     servers.source("agent", "fix", names)
     servers.start()
     try:

@@ -9,7 +9,17 @@ from typing import Any
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
-from mcp_types import AudioContent, CallToolResult, ImageContent, TextContent
+from mcp_types import (
+    AudioContent,
+    CallToolResult,
+    ElicitRequest,
+    ElicitRequestFormParams,
+    ElicitResult,
+    ImageContent,
+    InputRequiredResult,
+    TextContent,
+)
+from pydantic import BaseModel
 
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 SOUND = base64.b64encode(b"RIFF").decode()
@@ -77,6 +87,34 @@ async def hang(context: Context) -> str:
 async def broken() -> str:
     """Fail."""
     raise ToolError("there are no orders")
+
+
+SIZES = {"type": "object", "properties": {"size": {"type": "string", "enum": ["S", "L"]}}, "required": ["size"]}
+orders: list[str] = []
+
+
+class Size(BaseModel):
+    size: str
+
+
+@server.tool()
+async def order(context: Context, item: str) -> str | InputRequiredResult:
+    """Order an item; a person is asked for its size, in the way of the revision."""
+    if context.protocol_version == "2025-11-25":
+        asked = await context.elicit(f"Which size of {item}?", Size)
+        size = asked.data.size if asked.action == "accept" else asked.action
+    elif context.input_responses is None:
+        question = ElicitRequestFormParams(message=f"Which size of {item}?", requested_schema=SIZES)
+        return InputRequiredResult(
+            input_requests={"size": ElicitRequest(params=question)}, request_state=f"cart of {item}"
+        )
+    else:
+        answer = context.input_responses["size"]
+        assert isinstance(answer, ElicitResult)
+        assert context.request_state == f"cart of {item}"
+        size = str(answer.content["size"]) if answer.content else answer.action
+    orders.append(f"{item} {size}")
+    return f"ordered {item} {size}"
 
 
 if __name__ == "__main__":

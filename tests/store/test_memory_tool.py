@@ -29,7 +29,7 @@ def context(user: str | None = "u1", key: str = "", tenant: str = "ours") -> Too
         idempotency_key=key or str(new_id()),
         emit=lambda _: None,
         value=lambda _: None,
-        interrupt=lambda _: None,
+        interrupt=lambda *_: None,
         configurable={} if user is None else {"user_id": user},
     )
 

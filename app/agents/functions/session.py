@@ -158,6 +158,12 @@ class FunctionSession:
             self._check_open()
             await self._write(self.run.intend(intents))
 
+    async def amend(self, update: dict[str, Any]) -> None:
+        """Make hidden values durable without a step."""
+        async with self._lock:
+            self._check_open()
+            await self._write(self.run.amend(update))
+
     def ask(self, interrupts: Sequence[Interrupt], branch: Branch) -> NeedsAnswer:
         """Add questions to a person; return the exception that stops ``branch``."""
         self.open_interrupts += interrupts

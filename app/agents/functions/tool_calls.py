@@ -92,11 +92,13 @@ class ToolCaller:
         session = self._session
         if intents := self._intents(pending):
             await session.intend(intents)
-        answers = await self._toolbox.run(pending, session.run, session.values)
+        answers = await self._toolbox.run(pending, session.run, session.values, session.amend)
         entries = [positions[message.tool_call_id].entry(encode(message)) for message in answers.messages]
         if entries:
             entries[0] = msgspec.structs.replace(entries[0], update=answers.update)
             await session.commit(entries, update=answers.update)
+        if answers.forget:
+            await session.amend(dict(answers.forget))
         if answers.interrupts:
             raise session.ask(answers.interrupts, branch)
         return {message.tool_call_id: message for message in answers.messages}

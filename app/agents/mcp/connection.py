@@ -10,6 +10,7 @@ import importlib.metadata
 import logging
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AbstractAsyncContextManager
+from contextvars import ContextVar
 from typing import Any
 
 import httpx2
@@ -21,10 +22,11 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from pydantic import TypeAdapter, ValidationError
 
-from app.agents.mcp.http_transport import MARK, MAX_MESSAGE_BYTES, UNSENT, CheckedTransport
-from app.agents.mcp.port import LostConnection, OnProgress, ServerAway, ServerError
+from app.agents.mcp.http_transport import LOST, MARK, MAX_MESSAGE_BYTES, UNSENT, CheckedTransport
+from app.agents.mcp.port import LostConnection, OnProgress, OnQuestion, ServerAway, ServerError
 from app.agents.mcp.spec import McpServerSpec, ResolvedServer
 from app.agents.mcp.stdio_transport import ServerProcess
+from app.agents.tools.port import NeedsAnswer
 from app.base.byte_sizes import parse_size
 from app.base.tasks import Tasks
 from app.infra.egress.addresses import AddressAllowlist
@@ -49,26 +51,42 @@ _CLOSED = "Connection closed"
 _LOST = (_CLOSED, "SSE stream")  # the SDK's words, as servers use the same code for errors of their own
 
 
+class _Asking:
+    """A call in progress that may be asked questions; ``unanswered`` ends it."""
+
+    def __init__(self, on_question: OnQuestion) -> None:
+        self.on_question = on_question
+        self.scope = asyncio.timeout(None)
+        self.unanswered: NeedsAnswer | None = None
+
+    def stop(self, unanswered: NeedsAnswer) -> None:
+        """End the call in its own task."""
+        self.unanswered = unanswered
+        self.scope.reschedule(asyncio.get_running_loop().time())
+
+
+_current: ContextVar[_Asking | None] = ContextVar("mcp_call", default=None)
+
+
+class _TaskRequest(types.Request[dict[str, Any], str]):
+    """A request of the extension for tasks."""
+
+    name_param = "taskId"
+
+
 class McpConnection:
-    """A connection to the server ``name``; ``elicit`` answers its questions of revision 2025-11-25.
+    """A connection to the server ``name``.
 
     All methods raise ``ServerAway`` if a request did not reach the server, ``LostConnection`` if its outcome is not
     known, and ``ServerError`` for the server's own errors.
     """
 
-    def __init__(
-        self,
-        name: str,
-        spec: McpServerSpec,
-        resolved: ResolvedServer,
-        allowed: AddressAllowlist,
-        elicit: Any = None,
-    ) -> None:
+    def __init__(self, name: str, spec: McpServerSpec, resolved: ResolvedServer, allowed: AddressAllowlist) -> None:
         self.name = name
         self._spec = spec
         self._resolved = resolved
         self._allowed = allowed
-        self._elicit = elicit
+        self._asking: list[_Asking] = []
         self._tasks = Tasks(f"mcp-{name}")
         self._closing = asyncio.Event()
         self._client: Client | None = None
@@ -135,15 +153,48 @@ class McpConnection:
         arguments: Mapping[str, Any],
         meta: Mapping[str, Any],
         on_progress: OnProgress,
+        on_question: OnQuestion,
         continuation: Mapping[str, Any] = {},
     ) -> dict[str, Any]:
-        """Call a tool; return the result as the server sent it, of any ``resultType``.
-
-        ``continuation``: ``inputResponses`` and ``requestState`` of a call that answers the server's questions.
-        """
+        """Call a tool; return the result as the server sent it, of any ``resultType``, as ``Connection.call_tool``."""
         params = {"name": name, "arguments": dict(arguments), "_meta": dict(meta), **continuation}
         request = types.CallToolRequest(params=types.CallToolRequestParams.model_validate(params))
-        return await self._send(request, on_progress)
+        asking = _Asking(on_question)
+        self._asking.append(asking)
+        token = _current.set(asking)
+        try:
+            async with asking.scope:
+                return await self._send(request, on_progress)
+        except TimeoutError:
+            if asking.unanswered is not None:
+                raise asking.unanswered from None
+            raise
+        finally:
+            _current.reset(token)
+            self._asking.remove(asking)
+        raise AssertionError  # unreachable: the block returns or raises
+
+    async def _elicited(self, context: Any, params: Any) -> types.ElicitResult | types.ErrorData:
+        """Answer a question that a server asks during a call (2025-11-25); without an answer the call is cancelled."""
+        asking = _current.get()
+        if asking not in self._asking:
+            asking = self._asking[0] if len(self._asking) == 1 else None
+        if asking is None:
+            return types.ErrorData(code=types.INVALID_REQUEST, message="The question belongs to no call in progress.")
+        try:
+            return types.ElicitResult.model_validate(
+                asking.on_question({"method": "elicitation/create", "params": _plain(params)})
+            )
+        except NeedsAnswer as error:
+            asking.stop(error)
+            message = "A person is asked; the call is made again with the answer."
+        except ServerError as error:
+            message = str(error)
+        return types.ErrorData(code=types.INVALID_REQUEST, message=message)
+
+    async def task(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a request about a task (``tasks/get``, ``tasks/update``, ``tasks/cancel``); return its result."""
+        return await self._send(_TaskRequest(method=method, params=dict(params)))
 
     async def _send(self, request: Any, on_progress: Any = None) -> dict[str, Any]:
         async with self._requesting() as client:
@@ -172,7 +223,7 @@ class McpConnection:
         self.ended = self.ended or message in {_SESSION_ENDED, _CLOSED}
         if message == _SESSION_ENDED:
             return ServerAway("its session has ended")
-        if ours or (code == types.CONNECTION_CLOSED and message.startswith(_LOST)):
+        if ours or LOST in message or (code == types.CONNECTION_CLOSED and message.startswith(_LOST)):
             how = "" if self._process is None else self._process.how_it_ended()
             return LostConnection(how or message)
         return ServerError(message, code, error.error.data)
@@ -224,7 +275,7 @@ class McpConnection:
             transport,
             mode="legacy" if self._spec.revision == "2025-11-25" else self._spec.revision,
             client_info=types.Implementation(name="agent-service", version=importlib.metadata.version("agent-service")),
-            elicitation_callback=self._elicit,
+            elicitation_callback=self._elicited,
             extensions=[advertise(TASKS)],
             cache=None,
         )

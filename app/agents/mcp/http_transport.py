@@ -25,6 +25,7 @@ MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 """Bytes of a response that is one JSON message, or of one event of a stream."""
 UNSENT = -32_099
 """Code of the error for a request that did not reach the server."""
+LOST = "the connection was lost before the answer was complete"
 BROKEN = -32_098
 """Code of the error for a request whose outcome is not known."""
 MARK = secrets.token_hex(16)
@@ -35,8 +36,8 @@ _NOT_OURS = frozenset({"host", "content-length", "connection", "accept-encoding"
 _NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, RefusedAddress)
 
 
-class TooLong(httpx2.StreamError):
-    """The server sends more than it may."""
+class BrokenBody(httpx2.StreamError):
+    """A body that is longer than it may be, or that ended too soon."""
 
 
 class CheckedTransport(httpx2.AsyncBaseTransport):
@@ -103,10 +104,10 @@ class _Body(httpx2.AsyncByteStream):
             async for chunk in self._response.content.iter_any():
                 room -= len(chunk)
                 if room < 0:
-                    raise TooLong(f"the server sent more than {self._limit} bytes")
+                    raise BrokenBody(f"the server sent more than {self._limit} bytes")
                 yield chunk
         except (aiohttp.ClientError, OSError) as error:
-            raise TooLong(f"the connection was lost: {_reason(error)}") from error
+            raise BrokenBody(f"{LOST} ({type(error).__name__})") from error
 
     async def aclose(self) -> None:
         self._response.close() if not self._response.content.at_eof() else self._response.release()

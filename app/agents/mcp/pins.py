@@ -43,11 +43,11 @@ def _lines(tool: Mapping[str, Any] | None) -> list[str]:
     if tool is None:
         return []
     text = msgspec.json.format(_encode(pinned(tool)), indent=2).decode()
-    return [_visible(line) for line in text.splitlines()]
+    return [visible(line) for line in text.splitlines()]
 
 
-def _visible(line: str) -> str:
-    """Escape what a terminal or an eye does not show: invisible and reordering characters carry hidden orders."""
+def visible(line: str) -> str:
+    """Return ``line`` with escapes for what an eye does not see: such characters may carry orders for a model."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 

@@ -7,6 +7,10 @@ OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
 """Called with progress, total and message as the server reports them."""
 
 
+OnQuestion = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+"""Called with a question that a server asks during a call; returns the answer. Raises ``NeedsAnswer``."""
+
+
 class ServerAway(Exception):
     """The request did not reach the server, so that it may be sent again; the message is the reason."""
 
@@ -56,10 +60,15 @@ class Connection(Protocol):
         arguments: Mapping[str, Any],
         meta: Mapping[str, Any],
         on_progress: OnProgress,
+        on_question: OnQuestion,
         continuation: Mapping[str, Any] = {},
     ) -> dict[str, Any]:
-        """Call a tool; return the result as the server sent it, of any ``resultType``.
+        """Call a tool; return the result as the server sent it, of any ``resultType``. Raises ``NeedsAnswer``.
 
         ``continuation``: ``inputResponses`` and ``requestState`` of a call that answers the server's questions.
         """
+        ...
+
+    async def task(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        """Send a request about a task (``tasks/get``, ``tasks/update``, ``tasks/cancel``); return its result."""
         ...

@@ -27,6 +27,8 @@ LIST_AGAIN_SECONDS = 60.0
 FIRST_PAUSE = 1.0
 MAX_PAUSE = 60.0
 """Seconds between attempts to reach a server that could not be reached."""
+ACCEPTED_SECONDS = 10.0
+"""Seconds between looks at whether an operator has accepted the tools that are stopped."""
 IDLE_SECONDS = 300.0
 """A connection without calls for so long is closed, and its process ended."""
 MAX_CONNECTIONS = 32
@@ -65,21 +67,33 @@ class McpServer:
         self._pins = pins
         self._kept: dict[str, _Kept] = {}
         self._listed_at = 0.0
+        self._tending = False
         self._tasks = Tasks(f"mcp-server-{name}")
 
-    async def tend(self) -> None:
-        """Try until the server has listed its tools once."""
+    def tend(self) -> None:
+        """Try in the background until the server has listed its tools, and again while some are not accepted."""
+        if not self._tending:
+            self._tending = True
+            self._tasks.start(self._tend(), name="tend")
+
+    async def _tend(self) -> None:
         pause = FIRST_PAUSE
-        while not await self.probe():
-            await asyncio.sleep(pause)
-            pause = min(2 * pause, MAX_PAUSE)
+        try:
+            while True:
+                reached = await self.probe()
+                if reached and not any(source.stopped for source in self.sources):
+                    return
+                await asyncio.sleep(ACCEPTED_SECONDS if reached else pause)
+                pause = min(2 * pause, MAX_PAUSE)
+        finally:
+            self._tending = False
 
     async def probe(self) -> bool:
         """Connect and list the tools; return whether that worked, else ``problem`` says why not."""
         try:
-            async with self._using(SHARED) as connection:
+            async with self.using(SHARED) as connection:
                 await self._list(connection)
-        except (StartError, ServerAway, ServerError, LostConnection) as error:
+        except (AgentServiceError, ServerAway, ServerError, LostConnection) as error:
             reason = str(error)
             if reason != self.problem:
                 log.warning("mcp_server_unavailable", server=self.name, reason=reason)
@@ -95,16 +109,16 @@ class McpServer:
 
         Raises ``ServerAway``, ``LostConnection`` or ``ServerError``.
         """
-        async with self._using(self._scope_of(context)) as connection:
+        async with self.using(self._scope_of(context)) as connection:
             if time.monotonic() - self._listed_at > LIST_AGAIN_SECONDS:
                 await self._list(connection)
             yield connection
 
     async def aclose(self) -> None:
         """Close all connections."""
+        await self._tasks.aclose()
         for kept in self._kept.values():
             await _close(kept)
-        await self._tasks.aclose()
 
     def _scope_of(self, context: ToolContext) -> str:
         if self.spec.scope == "server":
@@ -120,9 +134,12 @@ class McpServer:
         for source in self.sources:
             source.update(self.listed, await self._pins.accepted(source.agent, self.name, self.listed))
         self.problem = ""
+        if any(source.stopped for source in self.sources):
+            self.tend()
 
     @contextlib.asynccontextmanager
-    async def _using(self, scope: str) -> AsyncIterator[Connection]:
+    async def using(self, scope: str = SHARED) -> AsyncIterator[Connection]:
+        """Enter with an open connection for ``scope``. Raises ``StartError``, and as ``Connection.open``."""
         kept = self._kept.get(scope)
         if kept is None:
             await self._make_room()
@@ -190,7 +207,6 @@ class McpServers:
     def __init__(self, specs: Mapping[str, McpServerSpec], connect: Connect, pins: PinStore | None = None) -> None:
         pins = pins or FirstSeen()
         self._servers = {name: McpServer(name, spec, connect, pins) for name, spec in specs.items()}
-        self._tasks = Tasks("mcp")
 
     def source(self, agent: str, server: str, names: Iterable[str]) -> McpToolSource:
         """Return the tools ``names`` of ``server`` for ``agent``. Raises ``StartError`` for an unknown server."""
@@ -221,7 +237,7 @@ class McpServers:
     def start(self) -> None:
         """Begin to connect."""
         for server in self.needed:
-            self._tasks.start(server.tend(), name=server.name)
+            server.tend()
 
     async def wait(self, seconds: float = START_SECONDS) -> None:
         """Wait until each server was reached or its problem is known; at most ``seconds``."""
@@ -231,7 +247,6 @@ class McpServers:
 
     async def aclose(self) -> None:
         """Close all connections."""
-        await self._tasks.aclose()
         await asyncio.gather(*(server.aclose() for server in self._servers.values()))
 
 

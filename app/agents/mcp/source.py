@@ -13,6 +13,9 @@ from app.agents.tools.port import Tool
 if TYPE_CHECKING:
     from app.agents.mcp.servers import McpServer
 
+NEW = "it is new: an operator has not accepted it yet"
+CHANGED = "its description or schema changed since it was accepted"
+
 log = structlog.get_logger(__name__)
 
 
@@ -26,6 +29,11 @@ class McpToolSource:
         self.version = 0
         self._tools: list[Tool] = []
         self._refused: dict[str, str] = {}
+
+    @property
+    def stopped(self) -> bool:
+        """Whether tools wait for an operator to accept them."""
+        return any(reason in {NEW, CHANGED} for reason in self._refused.values())
 
     @property
     def problem(self) -> str:
@@ -64,7 +72,7 @@ def _difference(listed: Mapping[str, Any] | None, accepted: Mapping[str, Any] | 
     if listed is None:
         return "the server does not offer it"
     if accepted is None:
-        return "it is new: an operator has not accepted it yet"
+        return NEW
     if digest_of(listed) != digest_of(accepted):
-        return "its description or schema changed since an operator accepted it"
+        return CHANGED
     return ""

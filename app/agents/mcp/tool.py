@@ -1,12 +1,14 @@
 """A tool of an MCP server as a tool of an agent: sends the call again where that is safe, follows its progress."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from app.agents.mcp.content import tool_result
 from app.agents.mcp.port import Connection, LostConnection, OnProgress, ServerAway, ServerError
+from app.agents.mcp.rounds import CallRounds
 from app.agents.mcp.spec import MAX_TIMEOUT, McpServerSpec, shown_name
 from app.agents.tools.port import ToolClass, ToolContext, ToolResult
 from app.base.json_schema import validator_of
@@ -22,6 +24,7 @@ MAX_PAUSE = 15.0
 """Seconds before a call is sent again; doubled each time."""
 PROGRESS_SECONDS = 0.05
 """Reports of progress that come faster are dropped."""
+CANCEL_SECONDS = 2.0
 MAX_MESSAGE_LENGTH = 500
 MAX_SCHEMA_BYTES = 64 * 1024
 MAX_DESCRIPTION_LENGTH = 8 * 1024
@@ -58,30 +61,51 @@ class McpTool:
         self.spec = ToolSpec(name=shown_name(server.name, name), description=description, parameters=parameters)
         self.tool_class = spec.class_of(name)
         self._seconds = spec.timeout_of(name)
-        self.timeout = self._seconds if spec.when_away == "tell" else float(MAX_TIMEOUT)
+        self.timeout: float = MAX_TIMEOUT  # ``call`` has the timeout: it can still cancel a task of the server
 
     async def call(self, args: dict[str, Any], context: ToolContext) -> ToolResult:
         """Call the tool; what the server answers with an error, and that it is away, is a result for the model."""
+        rounds = CallRounds(self._server.name, self._name, self.spec.name, context)
+        waits = self._server.spec.when_away == "wait"
+        try:
+            async with asyncio.timeout(None if waits else self._seconds):
+                return await self._attempts(rounds, args, context)
+        except TimeoutError:
+            await self._cancel_task(rounds, context)
+            return _failed(f"The tool took longer than {self._seconds:g} s.")
+        except asyncio.CancelledError:
+            if context.cancelled():  # not if another process goes on with the run, and with the task
+                await self._cancel_task(rounds, context)
+            raise
+
+    async def _attempts(self, rounds: CallRounds, args: dict[str, Any], context: ToolContext) -> ToolResult:
         meta = {IDEMPOTENCY_KEY: context.idempotency_key}
-        attempt, pause = 0, FIRST_PAUSE
+        spec, attempt, pause = self._server.spec, 0, FIRST_PAUSE
         while True:
             attempt += 1
             try:
                 async with asyncio.timeout(self._seconds), self._server.connected(self._name, context) as connection:
-                    raw = await connection.call_tool(self._name, args, meta, self._progress_of(context))
+                    raw = await rounds.run(connection, args, meta, self._progress_of(context))
                 return self._result(raw)
             except ServerError as error:
                 return _failed(f"The server {self._server.name} answered with an error: {error}")
             except LostConnection as error:
-                if self.tool_class not in SAFE_TO_REPEAT:
+                if self.tool_class not in SAFE_TO_REPEAT and not rounds.is_task:
                     return _failed(f"The connection was lost and whether the call took effect is not known: {error}")
                 reason = str(error)
             except ServerAway as error:
                 reason = str(error)
-            if attempt >= self._server.spec.attempts and self._server.spec.when_away == "tell":
+            if attempt >= spec.attempts and spec.when_away == "tell" and not rounds.is_task:
                 return _failed(f"The server {self._server.name} cannot be reached: {reason}")
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE)
+
+    async def _cancel_task(self, rounds: CallRounds, context: ToolContext) -> None:
+        if not rounds.is_task:
+            return
+        with contextlib.suppress(ServerAway, LostConnection, ServerError, TimeoutError):
+            async with asyncio.timeout(CANCEL_SECONDS), self._server.connected(self._name, context) as connection:
+                await rounds.cancel(connection)
 
     async def lookup(self, key: str) -> ToolResult | None:
         """Raise ``LookupError``: the protocol has no look-up of calls."""
@@ -116,6 +140,15 @@ class McpTool:
             context.emit(value)
 
         return emit
+
+
+async def no_progress(_progress: float, _total: float | None, _message: str | None) -> None:
+    """Drop a report of progress."""
+
+
+def no_answer(_question: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Cancel a question: for calls that are not made by a run."""
+    return {"action": "cancel"}
 
 
 def _failed(words: str) -> ToolResult:

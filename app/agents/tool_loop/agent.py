@@ -220,7 +220,7 @@ class ToolLoop:
         new: list[Message] = [*_revised(messages, pending.message_id, answers.edited), *answers.messages]
         raw = [msgspec.Raw(encode(message)) for message in new]
         next_node = TOOLS_NODE if answers.interrupts else MODEL_NODE
-        step = Step(node=TOOLS_NODE, update={MESSAGES: raw, **answers.update}, next=(next_node,))
+        step = Step(node=TOOLS_NODE, update={MESSAGES: raw, **answers.update, **answers.forget}, next=(next_node,))
         number = context.step
         if not answers.interrupts:
             await context.commit(step)

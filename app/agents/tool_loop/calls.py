@@ -25,10 +25,13 @@ from app.agents.tool_loop.approval import (
     review_request,
 )
 from app.agents.tool_loop.call_questions import (
+    Amend,
     AwaitingAnswers,
     CallQuestions,
     ReadableValues,
+    amend_in_turn,
     idempotency_key,
+    kept_in,
     unresolved_call,
 )
 from app.agents.tool_loop.client_tools import client_call_id, client_call_request, client_result, is_client_tool
@@ -143,13 +146,14 @@ class CheckedTool:
 class CallResults(msgspec.Struct, kw_only=True):
     """Results of the calls of one message: answers as ``messages``, and ``interrupts`` of calls that wait for a person.
 
-    ``update`` changes the thread's values; ``edited`` maps call ids to arguments that a person substituted.
-    ``answered``: people's answers that were used by calls which wait again.
+    ``update`` changes the thread's values; ``forget``: hidden values to remove with them. ``edited`` maps call ids to
+    arguments that a person substituted. ``answered``: people's answers that were used by calls which wait again.
     """
 
     messages: list[ToolMessage] = []
     update: dict[str, Any] = {}
     edited: dict[str, dict[str, Any]] = {}
+    forget: dict[str, None] = {}
     interrupts: list[Interrupt] = []
     answered: dict[str, Any] = {}
 
@@ -228,11 +232,16 @@ class Toolbox:
         return name in self._tools and self._approve.covers(name, self.tool_class(name))
 
     async def run(
-        self, pending: PendingCalls, context: RunContext, values: ReadableValues | None = None
+        self,
+        pending: PendingCalls,
+        context: RunContext,
+        values: ReadableValues | None = None,
+        amend: Amend | None = None,
     ) -> CallResults:
         """Run the calls that may run; return their answers in the order of the calls.
 
-        Tools read ``values`` (None: those of the run's state).
+        Tools read ``values`` (None: those of the run's state). ``amend`` makes hidden values durable where other work
+        of the run may commit meanwhile.
 
         Calls run concurrently, except transactional ones: those run in sequence, each with the changes of those before
         it. If two others change the same value, the later call wins. A call that a crash left unresolved is handled by
@@ -241,7 +250,8 @@ class Toolbox:
         results: dict[str, ToolResult | AwaitingAnswers] = {}
         transaction_values: dict[str, Any] = {}
         values = context.state if values is None else values
-        calls = [CallQuestions(call, pending, context, values) for call in pending.calls]
+        amend = amend or amend_in_turn(context)
+        calls = [CallQuestions(call, pending, context, values, amend) for call in pending.calls]
 
         async def answer(questions: CallQuestions, changes: Mapping[str, Any]) -> None:
             results[questions.call.id] = await self._answer(questions, changes)
@@ -266,6 +276,8 @@ class Toolbox:
             else:
                 answers.messages.append(_message(questions.call, result))
                 answers.update.update(result.update)
+                if questions.kept is not None:
+                    answers.forget[kept_in(context, pending.message_id, questions.call)] = None
                 if questions.edited is not None:
                     answers.edited[questions.call.id] = questions.edited
         return answers
@@ -438,6 +450,9 @@ def _context(questions: CallQuestions, emitter: CustomEventEmitter, changes: Map
         emit=emitter.emit,
         value=lambda name: changes[name] if name in changes else questions.values.get(name),
         interrupt=questions.ask,
+        keep=questions.keep,
+        kept=questions.kept,
+        cancelled=lambda: context.cancelled,
         configurable=context.config.configurable,
     )
 

@@ -1,7 +1,7 @@
 """The tool port: the interface of a tool, its context and result, and the long-term memory that tools use."""
 
 import enum
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 from uuid import UUID
 
@@ -32,13 +32,31 @@ class NeedsAnswer(BaseException):
         self.value = value
 
 
+class Interrupter(Protocol):
+    """Asks a person."""
+
+    def __call__(self, value: Any, expects: dict[str, Any] | None = None, name: str = "", /) -> Any:
+        """Return the answer to the question ``value``. Raises ``NeedsAnswer`` if there is none yet."""
+        ...
+
+
+async def _forget(_value: Any) -> None:
+    """Keep nothing: for contexts without a run."""
+
+
 class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     """The context of a tool call: ids of its run, and access to streams, values and people.
 
     ``idempotency_key`` is the same for every attempt of one call. ``emit`` sends a JSON value to ``custom`` streams,
     from any thread, while the call runs. ``value`` returns a channel of the thread's values, decoded, or None.
     ``interrupt`` asks a person (any JSON) and returns the answer; without one the call stops and later restarts from
-    its beginning, so ask before any side effect that must not happen twice.
+    its beginning, so ask before any side effect that must not happen twice. It takes the JSON Schema of an answer, and
+    a name for the question where the order of questions is not the same in every attempt.
+
+    ``keep`` makes a JSON value durable for later attempts of this call, which find it in ``kept``: what identifies work
+    that another system does for it. A call that has kept something is not reviewed after a crash: it goes on.
+    ``cancelled``: whether a client has cancelled the run, for a tool that is cancelled itself: else another process
+    goes on with it.
     """
 
     tenant_id: str
@@ -48,7 +66,10 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     idempotency_key: str
     emit: Callable[[Any], None]
     value: Callable[[str], Any]
-    interrupt: Callable[[Any], Any]
+    interrupt: Interrupter
+    keep: Callable[[Any], Awaitable[None]] = _forget
+    kept: Any = None
+    cancelled: Callable[[], bool] = bool
     configurable: dict[str, Any] = {}
 
     @property

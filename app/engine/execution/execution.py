@@ -239,6 +239,7 @@ class AgentRunContext:
         self.state = loaded.state
         self.config, self.context = settings_of(claimed, loaded.request)
         self.instructions = instructions_of(loaded.request, claimed.metadata)
+        self.cancelled = False
         earlier = claimed.answered if loaded.request.checkpoint_id is None else {}
         self.answers: dict[str, Any] = {**earlier, **loaded.past.answers}
         self.unresolved_calls = loaded.past.unresolved_calls
@@ -257,6 +258,10 @@ class AgentRunContext:
     def next(self) -> tuple[str, ...]:
         """The nodes to run."""
         return self._execution.next
+
+    def mark_cancelled(self) -> None:
+        """Record that a client has cancelled the run."""
+        self.cancelled = True
 
     def seal(self) -> None:
         """Reject further calls of the agent: its run ends without it, or another process resumes it."""

@@ -69,6 +69,8 @@ class OwnedRun:
         """Stop at once, as a client requested (``app.engine.queue.cancels``); a no-op on a run that is ending."""
         self.action = self.action or action
         self.cancelled_at = self.cancelled_at or time.monotonic()
+        if self.context is not None:
+            self.context.mark_cancelled()
         if self.waiting is not None and not self.waiting.done():
             self.waiting.set_result(None)
         if self.task is not None and self.execution is not None and not self.finishing:

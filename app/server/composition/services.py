@@ -3,6 +3,7 @@
 import msgspec
 
 from app.agents.config.agents_file import read
+from app.agents.mcp.pin_store import DatabasePins
 from app.agents.mcp.servers import McpServers, connector
 from app.base.tasks import Tasks, TaskWatchdog
 from app.features.access.custom_auth import acting_user
@@ -71,7 +72,8 @@ def _build(
     file = read(settings.agents.config)
     auth = build_auth(settings, persistence, file)
     allowed = AddressAllowlist(settings.egress.allow.split(","))
-    servers = McpServers(file.mcp, connector(file.folder, settings.look_up, allowed))
+    pins = DatabasePins(persistence.database, persistence.audit)
+    servers = McpServers(file.mcp, connector(file.folder, settings.look_up, allowed), pins)
     agents = build_agents(file, models, telemetry, persistence, acting_user(auth.custom_auth), servers)
     limits = build_limits(settings, persistence, agents, telemetry.meters)
     engine = build_engine(settings, telemetry, persistence, agents, limits, allowed)

@@ -1,0 +1,94 @@
+"""Questions of MCP servers to a person (elicitation): as our questions, and our answers in the protocol's form.
+
+Source: https://modelcontextprotocol.io/specification/2026-07-28/client/elicitation.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import msgspec
+
+from app.agents.mcp.port import ServerError
+from app.agents.tools.port import NeedsAnswer, ToolContext
+
+METHOD = "elicitation/create"
+ACTIONS = ("accept", "decline", "cancel")
+MAX_QUESTIONS = 16
+MAX_QUESTION_BYTES = 64 * 1024
+MAX_MESSAGE_LENGTH = 4_000
+
+_encode = msgspec.json.Encoder(order="sorted").encode
+
+
+def answers_to(requests: Mapping[str, Any], server: str, tool: str, part: str, context: ToolContext) -> dict[str, Any]:
+    """Return a person's answers to the ``requests`` of a server, by their keys; ``part`` of the call asks them.
+
+    Raises ``NeedsAnswer`` if some are unanswered, and ``ServerError`` for requests that are no questions.
+    """
+    if len(requests) > MAX_QUESTIONS or len(_encode(requests)) > MAX_QUESTION_BYTES:
+        raise ServerError(f"it asks more than {MAX_QUESTIONS} questions or {MAX_QUESTION_BYTES} bytes at once")
+    answers: dict[str, Any] = {}
+    unanswered: NeedsAnswer | None = None
+    for key, request in requests.items():
+        value, expects = _question(request, server, tool, context.call_id)
+        try:
+            answers[key] = _answer(context.interrupt(value, expects, _name_of(f"{part} {key}", request)))
+        except NeedsAnswer as error:
+            unanswered = error
+    if unanswered is not None:
+        raise unanswered
+    return answers
+
+
+def _question(request: Any, server: str, tool: str, call_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return the value of the interrupt and the JSON Schema of its answer."""
+    params = request.get("params") if isinstance(request, Mapping) else None
+    if not isinstance(params, Mapping) or request.get("method") != METHOD:
+        method = request.get("method") if isinstance(request, Mapping) else request
+        raise ServerError(f"it asks for {str(method)[:64]!r}, which is not offered to servers")
+    value: dict[str, Any] = {
+        "type": "elicitation",
+        "server": server,
+        "tool": tool,
+        "call_id": call_id,
+        "message": str(params.get("message", ""))[:MAX_MESSAGE_LENGTH],
+        "actions": list(ACTIONS),
+    }
+    accepted: dict[str, Any] = {"action": {"const": "accept"}}
+    required = ["action"]
+    if params.get("mode", "form") == "url":
+        url = str(params.get("url", ""))
+        if urlsplit(url).scheme not in {"http", "https"}:
+            raise ServerError("it sends a person to an address that is not http or https")
+        value["url"] = url
+    else:
+        schema = params.get("requestedSchema")
+        if not isinstance(schema, Mapping):
+            raise ServerError("its question has no schema")
+        value["requested_schema"] = accepted["content"] = dict(schema)
+        required.append("content")
+    expects = {
+        "anyOf": [
+            {"type": "object", "properties": accepted, "required": required},
+            {"type": "object", "properties": {"action": {"enum": ["decline", "cancel"]}}, "required": ["action"]},
+        ]
+    }
+    return value, expects
+
+
+def _answer(answer: Any) -> dict[str, Any]:
+    """Return an answer as an ``ElicitResult``; one in no known form cancels the question."""
+    action = answer.get("action") if isinstance(answer, Mapping) else None
+    if action not in ACTIONS:
+        return {"action": "cancel"}
+    content = answer.get("content")
+    if action == "accept" and isinstance(content, Mapping):
+        return {"action": action, "content": dict(content)}
+    return {"action": action}
+
+
+def _name_of(at: str, request: Any) -> str:
+    """Return the name of a question: its content is part of it, so that no answer serves another question."""
+    return f"mcp {at} {hashlib.blake2b(_encode(request), digest_size=16).hexdigest()}"
