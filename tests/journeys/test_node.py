@@ -1,4 +1,4 @@
-"""``@langchain/langgraph-sdk`` for JavaScript works unchanged, against a real server."""
+"""``@langchain/langgraph-sdk`` and ``openai`` for JavaScript work unchanged, against a real server."""
 
 import asyncio
 import os
@@ -29,20 +29,21 @@ async def ran(folder: Path, *command: str) -> tuple[int, str]:
 
 
 def skip(reason: str) -> None:
-    """Skip with a message: the JavaScript client stays untested."""
-    warnings.warn(pytest.PytestWarning(f"the JavaScript SDK was not tested: {reason}"), stacklevel=2)
+    """Skip with a message: the JavaScript clients stay untested."""
+    warnings.warn(pytest.PytestWarning(f"the JavaScript SDKs were not tested: {reason}"), stacklevel=2)
     pytest.skip(reason)
 
 
 @pytest.mark.filterwarnings("default::pytest.PytestWarning")
-async def test_the_javascript_sdk_works_unchanged(served: Served, steered: Served, tmp_path: Path) -> None:
+async def test_the_javascript_sdks_work_unchanged(served: Served, steered: Served, tmp_path: Path) -> None:
     if not shutil.which("node") or not shutil.which("npm"):
         skip("node and npm are not installed")
-    for name in ("package.json", "journey.mjs"):
+    for name in ("package.json", "journey.mjs", "openai.mjs"):
         shutil.copy(FOLDER / name, tmp_path)
     code, output = await ran(tmp_path, "npm", "install", "--no-package-lock", "--no-audit", "--no-fund", "--silent")
     if code:
         skip(f"npm could not install it: {output[-300:]}")
-    code, output = await ran(tmp_path, "node", "journey.mjs", served.base, steered.base)
-    assert code == 0, output
-    assert "every step went well" in output
+    for journey in ("journey.mjs", "openai.mjs"):
+        code, output = await ran(tmp_path, "node", journey, served.base, steered.base)
+        assert code == 0, output
+        assert "every step went well" in output

@@ -158,6 +158,8 @@ def test_an_approval_is_asked_once_and_answered_on_any_wire(careful_client: open
     call: Any = done.output[0]
     assert (call.name, call.output, call.approval_request_id) == ("calculator", "84", request.id)
     assert json.loads(call.arguments) == {"expression": "12*(3+4)"}
+    (given,) = careful_client.responses.input_items.list(done.id).data
+    assert given.to_dict()["approval_request_id"] == request.id
     with pytest.raises(openai.BadRequestError):
         create(model="careful", input=approval, previous_response_id=asked.id)
 

@@ -13,6 +13,10 @@ TYPES = {401: "authentication_error", 403: "permission_error", 404: "not_found_e
 """``type`` of an error by status; other client errors are ``invalid_request_error``, the rest ``server_error``."""
 
 
+UNKNOWN_MODEL = "The model "
+"""How the sentence about an unknown model begins."""
+
+
 def error_body(status: int, message: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
     """Return the error of ``status``."""
     kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
@@ -26,7 +30,7 @@ def error_shape(status: int, detail: str, errors: Sequence[FieldError]) -> tuple
     param = None
     if first is not None and isinstance(first.pointer, str):
         param = first.pointer.removeprefix("/model_options").lstrip("/").replace("/", ".") or None
-    code = "model_not_found" if status == 404 else None
+    code = "model_not_found" if status == 404 and detail.startswith(UNKNOWN_MODEL) else None
     return status, msgspec.json.encode(error_body(status, detail, param=param, code=code))
 
 
@@ -34,4 +38,4 @@ def named_model(error: Invalid, model: str, assistants: AssistantService) -> Exc
     """Return the error of an unknown model, if ``error`` is about the assistant."""
     if not any(pointer == "/assistant_id" for pointer, _ in error.errors):
         return error
-    return NotFound(f"The model {model[:200]!r} does not exist. Models: {', '.join(assistants.names())}.")
+    return NotFound(f"{UNKNOWN_MODEL}{model[:200]!r} does not exist. Models: {', '.join(assistants.names())}.")

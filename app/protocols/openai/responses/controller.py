@@ -164,21 +164,24 @@ class ResponsesController(Controller):
         head = head_of(run)
         given = msgspec.json.decode(run.kwargs, type=_Given)
         found = items.items_of(input_messages(given.input, run.run_id), head.agent)
-        found += [
-            items.function_call_output(call_id, given.result_of(call.request_id or call_id))
-            for call_id, call in head.settings.resumed.items()
-            if call.client
-        ]
+        for call_id, call in head.settings.resumed.items():
+            answer = given.answer_to(call.question)
+            output = items.function_call_output(call_id, answer)
+            found.append(output if call.client else items.approval_response(call.question, answer))
         return items.page_of(found, after=after, limit=limit, order=order)
+
+
+class _GivenAnswers(msgspec.Struct):
+    resume: dict[str, Any] = {}
 
 
 class _Given(msgspec.Struct):
     input: Any = None
-    answers: dict[str, Any] = {}
+    command: _GivenAnswers | None = None
 
-    def result_of(self, question: str) -> Any:
-        """Return the result of a client tool."""
-        return next(iter(self.answers.values()), "") if len(self.answers) == 1 else self.answers.get(question, "")
+    def answer_to(self, question: str) -> Any:
+        """Return the answer that the request gave to a question."""
+        return None if self.command is None else self.command.resume.get(question)
 
 
 def _run_of(data: ResponseRequest, options: ModelOptions | None, plan: RunPlan, chat: UUID | None) -> RunCreate:

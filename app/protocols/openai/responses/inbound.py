@@ -9,7 +9,7 @@ import msgspec
 from app.base.errors import Invalid
 from app.domain.messages import WAITING_CALLS
 from app.engine.execution.questions import OpenQuestion
-from app.protocols.openai.responses.items import Item, asked_in
+from app.protocols.openai.responses.items import Item, asked_in, is_client_call
 from app.protocols.openai.responses.structs import ResumedCall
 
 ROLES = {"user": "human", "system": "system", "developer": "system", "assistant": "ai"}
@@ -197,8 +197,6 @@ def resumed_calls(questions: Sequence[OpenQuestion], answered: Sequence[str]) ->
     found: dict[str, ResumedCall] = {}
     for one in questions:
         if one.id in answered and one.call_id is not None:
-            name, arguments = asked_in(one.value)
-            client = isinstance(one.value, dict) and one.value.get("type") == "client_tool_call"
-            request_id = None if client else f"mcpr_{one.id}"
-            found[one.call_id] = ResumedCall(name=name, arguments=arguments, request_id=request_id, client=client)
+            _, arguments = asked_in(one.value)
+            found[one.call_id] = ResumedCall(arguments=arguments, question=one.id, client=is_client_call(one.value))
     return found

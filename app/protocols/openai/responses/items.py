@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from app.agents.tool_loop.client_tools import CLIENT_TOOL_CALL
 from app.base.errors import Invalid
 from app.domain.messages import WAITING_CALLS
 from app.protocols.parts import text_in
@@ -111,6 +112,24 @@ def asked_in(value: Any) -> tuple[str, str]:
         args = value["args"]
         return value["tool"], args if isinstance(args, str) else _encode(args).decode()
     return "question", _encode({"question": value}).decode()
+
+
+def is_client_call(value: Any) -> bool:
+    """Whether a question is a call of a client's tool."""
+    return isinstance(value, dict) and value.get("type") == CLIENT_TOOL_CALL
+
+
+def approval_response(question: str, answer: Any) -> Item:
+    """Return the item of an answer to an approval request."""
+    approve = answer is True or (isinstance(answer, dict) and answer.get("action") in {"approve", "edit", "retry"})
+    reason = answer.get("reason") if isinstance(answer, dict) else None
+    return {
+        "type": "mcp_approval_response",
+        "id": f"mcpa_{question}",
+        "approval_request_id": f"mcpr_{question}",
+        "approve": approve,
+        "reason": reason,
+    }
 
 
 def annotations_in(content: Any) -> list[Item]:

@@ -13,6 +13,7 @@ from app.engine.execution.questions import OpenQuestion
 from app.engine.structs import CommandBody
 from app.protocols.gateway import ProtocolGateway
 from app.protocols.openai.responses.inbound import GivenInput, answer_of, read_input, resumed_calls
+from app.protocols.openai.responses.items import is_client_call
 from app.protocols.openai.responses.past import messages_at, messages_in
 from app.protocols.openai.responses.response import CONVERSATION, RESPONSE, uuid_in
 from app.protocols.openai.responses.structs import ResponseRequest, ResumedCall
@@ -96,8 +97,7 @@ def _answers(given: GivenInput, questions: Sequence[OpenQuestion]) -> dict[str, 
 
 def _check_results(given: GivenInput, questions: Sequence[OpenQuestion]) -> None:
     for one in questions:
-        of_client = isinstance(one.value, dict) and one.value.get("type") == "client_tool_call"
-        if of_client and one.call_id not in given.results:
+        if is_client_call(one.value) and one.call_id not in given.results:
             raise _invalid("input", f"has no tool output for function call {one.call_id}")
 
 

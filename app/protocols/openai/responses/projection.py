@@ -114,7 +114,7 @@ class ResponseProjection:
                 self._retract(part)
             case parts.QuestionsAsked():
                 for question in part.questions:
-                    if not _of_client(question):
+                    if not items.is_client_call(question.get("value")):
                         yield from self._whole(items.approval_request(question, self._head.agent))
             case parts.RunFailed():
                 self._failure = part
@@ -301,8 +301,3 @@ class ResponseProjection:
             status, known["incomplete_details"] = "incomplete", {"reason": reason}
         self.response = self._head.object(status, **known)
         yield TERMINAL.get(status, "response.incomplete"), {"response": self.response}
-
-
-def _of_client(question: dict[str, Any]) -> bool:
-    value = question.get("value")
-    return isinstance(value, dict) and value.get("type") == "client_tool_call"

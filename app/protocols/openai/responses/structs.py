@@ -30,12 +30,19 @@ class RequestSettings(msgspec.Struct, kw_only=True, omit_defaults=True):
 
 
 class ResumedCall(msgspec.Struct, kw_only=True):
-    """A call that waited, and that this response continues; ``client``: the request has its result."""
+    """A call that waited, and that this response continues; ``client``: the request has its result.
 
-    name: str = ""
+    ``question``: the id of the question that the call asked.
+    """
+
     arguments: str = ""
-    request_id: str | None = None
+    question: str = ""
     client: bool = False
+
+    @property
+    def request_id(self) -> str | None:
+        """The id of its approval request; None for a call of the client."""
+        return None if self.client else f"mcpr_{self.question}"
 
 
 class StoredSettings(RequestSettings, kw_only=True, omit_defaults=True):
