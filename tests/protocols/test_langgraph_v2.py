@@ -3,7 +3,8 @@
 import asyncio
 import json
 import uuid
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -11,9 +12,9 @@ import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 from websockets.asyncio.client import connect
-from websockets.exceptions import InvalidStatus
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
-from tests.journeys.conftest import Served, contents
+from tests.journeys.conftest import Served, contents, serving
 
 SUM: Any = {"messages": [{"role": "user", "content": "what is 12*(3+4)?"}]}
 ALL = ["values", "updates", "messages", "tools", "lifecycle", "input", "checkpoints", "tasks", "custom"]
@@ -203,3 +204,26 @@ async def test_a_websocket_is_a_client_of_the_same_routes(client: LangGraphClien
     for refused in (address.replace(thread_id, str(uuid.uuid4())), address.replace("/threads", "/others")):
         with pytest.raises(InvalidStatus):
             await connect(refused)
+
+
+@pytest.fixture
+def ending(server_url: str, tmp_path: Path) -> Iterator[Served]:
+    """A server that the test stops."""
+    with serving(server_url, tmp_path) as server:
+        yield server.wait_until_ready()
+
+
+async def test_a_server_that_stops_cuts_its_streams_so_that_clients_come_back(ending: Served) -> None:
+    async with httpx.AsyncClient(base_url=ending.base, timeout=20) as http:
+        thread_id = (await http.post("/threads", json={})).json()["thread_id"]
+        address = f"{ending.base.replace('http', 'ws')}/threads/{thread_id}/stream"
+        stream = http.stream("POST", f"/threads/{thread_id}/stream", json={"channels": ["values"]})
+        async with connect(address) as socket, stream as response:
+            await socket.send('{"id": 1, "method": "subscription.subscribe", "params": {"channels": ["values"]}}')
+            assert json.loads(await socket.recv())["type"] == "success"
+            ending.process.terminate()
+            with pytest.raises(httpx.RemoteProtocolError):
+                await response.aread()
+            with pytest.raises(ConnectionClosedError):
+                await socket.recv()
+    assert await asyncio.to_thread(ending.process.wait, 20) == 0

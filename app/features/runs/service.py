@@ -90,8 +90,13 @@ class RunService:
 
     def check_open(self) -> None:
         """Raise ``Unavailable`` if this process is shutting down."""
-        if self._supervisor.closing:
+        if self.stopping:
             raise Unavailable("The server is stopping; try again.", retry_after=1)
+
+    @property
+    def stopping(self) -> bool:
+        """Whether this process is shutting down."""
+        return self._supervisor.closing
 
     def launch(self, entry: AcceptEntry, claimed: ClaimedRun) -> None:
         """Start an accepted run here if its turn has come, else notify those it concerns."""

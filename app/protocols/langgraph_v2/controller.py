@@ -68,6 +68,16 @@ class ThreadProtocolController(Controller):
         return await _stream(gateway, principal, thread_id, data)
 
 
+class ThreadStream(EventStream):
+    """Events of a thread, cut by a process that stops: the SDK comes back then, but takes a clean end for a failure."""
+
+    __slots__ = ()
+
+    async def _drained(self) -> None:
+        if not self._begun:
+            await self._begin()
+
+
 async def _stream(
     gateway: ProtocolGateway, principal: Principal, thread_id: UUID, request: StreamRequest
 ) -> EventStream:
@@ -75,4 +85,4 @@ async def _stream(
     gateway.streams.admit(principal.holder)
     events = ThreadEvents(gateway, principal, thread_id)
     start = await events.start(request.since)
-    return EventStream(gateway.streams, events.follow(subscription, start), holder=principal.holder)
+    return ThreadStream(gateway.streams, events.follow(subscription, start), holder=principal.holder)

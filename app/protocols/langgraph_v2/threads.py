@@ -49,6 +49,8 @@ class ThreadEvents:
                             yield chunk
                             del chunk  # hold no frames while waiting
                         del frames
+        if self._gateway.runs.stopping:
+            await asyncio.Event().wait()  # the drain cuts the stream
 
     def _frames(self, ordinal: int, run_id: UUID, after: int) -> AsyncGenerator[Sequence[ProjectedFrame], None]:
         wire = ("langgraph-v2", ordinal)

@@ -157,14 +157,14 @@ class _Connection:
 
     async def _follow(self, subscription: str, body: bytes, begun: "asyncio.Future[tuple[int, bytes]]") -> None:
         """Send the events of a stream until it ends; then close the connection, as its end is that of the thread."""
-        status, head, code = 500, b"", GOING_AWAY
+        status, head = 500, b""
 
         async def on_start(got: int) -> None:
             nonlocal status
             status = got
 
         async def on_body(chunk: bytes) -> None:
-            nonlocal head, code
+            nonlocal head
             if status != 200:
                 head += chunk
                 return
@@ -173,17 +173,15 @@ class _Connection:
             for event in chunk.split(b"\r\n\r\n"):
                 if (data := _DATA.search(event)) is not None:
                     await self._put(data[1])
-                elif event.startswith(b"retry:"):
-                    code = RESTARTS
 
         try:
-            await self._call("POST", f"{self._thread}/stream/events", body, b"", on_start, on_body)
+            complete = await self._call("POST", f"{self._thread}/stream/events", body, b"", on_start, on_body)
         finally:
             self._subscriptions.pop(subscription, None)
             if not begun.done():
                 begun.set_result((status, head))
         if status == 200:
-            self._close(code)
+            self._close(GOING_AWAY if complete else RESTARTS)
 
     async def _put(self, data: bytes) -> None:
         async with self._sending:
@@ -211,7 +209,8 @@ class _Connection:
         query: bytes,
         on_start: Callable[[int], Awaitable[None]],
         on_body: Callable[[bytes], Awaitable[None]],
-    ) -> None:
+    ) -> bool:
+        """Make a request; return whether its response came to its end, and was not cut."""
         scope = {
             "type": "http",
             "asgi": self._scope["asgi"],
@@ -227,7 +226,7 @@ class _Connection:
             "server": self._scope.get("server"),
             "state": dict(self._scope.get("state") or {}),
         }
-        given = False
+        given = complete = False
         never: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
         async def receive() -> Any:
@@ -238,12 +237,15 @@ class _Connection:
             return await never
 
         async def send(message: Any) -> None:
+            nonlocal complete
             if message["type"] == "http.response.start":
                 await on_start(message["status"])
             elif message["type"] == "http.response.body" and message.get("body"):
                 await on_body(message["body"])
+            complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
         await self._app(scope, receive, send)  # type: ignore[arg-type]
+        return complete
 
 
 def _headers(scope: Any, body: bytes) -> list[tuple[bytes, bytes]]:
