@@ -25,6 +25,7 @@ from app.infra.http.request_context import RequestContextMiddleware
 from app.infra.http.response_deadline import ResponseDeadlineMiddleware
 from app.infra.settings import ServerSettings
 from app.protocols.mcp.resource_metadata import OAuthResource
+from app.server.api_reference.page import complete
 from app.server.composition.services import AppServices
 from app.server.routes import BASE_PATH, controllers_of, root_controllers_of
 
@@ -70,7 +71,7 @@ def _routed(services: AppServices, server: ServerSettings) -> Litestar:
         request_class=ReadyRequest,
         response_class=FastResponse,
         exception_handlers=exception_handlers,
-        openapi_config=openapi_config(version(), opt=OPEN),
+        openapi_config=openapi_config(version(), opt=OPEN, complete=complete),
         path=server.root_path or None,
         state=State({"oauth": _oauth_resource(services)}),
         request_max_body_size=None,

@@ -5,7 +5,7 @@ The page is a vendored renderer (``assets/``), started by our script, so the pol
 
 import hashlib
 import html
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; "
     "font-src 'self' data:; connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
+COMPLETE = "complete"
 ORIGIN = "http://origin.invalid"
 SERVER = "http://server.invalid"
 """Placeholders in the cached document for the address of the request, with the routes' prefix and without."""
@@ -112,8 +113,13 @@ class DocumentationPages(Router):
         return [] if self._full else super().register(value)
 
 
-def openapi_config(version: str, opt: dict[str, Any] | None = None) -> OpenAPIConfig:
-    """Return the application's ``openapi_config``; ``opt`` marks its routes as public for the guard."""
+def openapi_config(
+    version: str, opt: dict[str, Any] | None = None, complete: Callable[[dict[str, Any]], dict[str, Any]] = dict
+) -> OpenAPIConfig:
+    """Return the application's ``openapi_config``; ``opt`` marks its routes as public for the guard.
+
+    ``complete`` is given the document and returns the one to serve.
+    """
     return OpenAPIConfig(
         title="agent-service",
         version=version,
@@ -130,7 +136,7 @@ def openapi_config(version: str, opt: dict[str, Any] | None = None) -> OpenAPICo
             }
         ),
         use_handler_docstrings=True,
-        openapi_router=DocumentationPages(opt),
+        openapi_router=DocumentationPages({**(opt or {}), COMPLETE: complete}),
         render_plugins=[JsonRenderPlugin()],
     )
 
@@ -194,9 +200,8 @@ def document(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Return the OpenAPI document of this server."""
     state = request.app.state
     if "openapi_document" not in state:
-        state.openapi_document = msgspec.json.encode(
-            finish(request.app.openapi_schema.to_schema(), needs_of(request.app))
-        )
+        schema = finish(request.app.openapi_schema.to_schema(), needs_of(request.app))
+        state.openapi_document = msgspec.json.encode(request.route_handler.opt[COMPLETE](schema))
     host = f"{request.url.scheme}://{request.url.netloc}"
     content = state.openapi_document.replace(ORIGIN.encode(), (host + _base(request, "/openapi.json")).encode())
     content = content.replace(SERVER.encode(), str(request.base_url).rstrip("/").encode())
