@@ -6,9 +6,7 @@ import json
 from functools import lru_cache
 from typing import Any, NamedTuple
 
-import jwt
 import msgspec
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from app.agents.port import Agents
 from app.base.errors import NotFound, UsageError
@@ -29,7 +27,6 @@ _OLD_SCHEMES = {
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
 }
 
-CURVE = ec.SECP256R1()
 _ORDER = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
 """Of the group of P-256: a private key is a number from 1 to one less (SEC 2, section 2.4.2)."""
 
@@ -63,7 +60,11 @@ class CardSigner:
                 raise ValueError
         except ValueError:
             raise UsageError("AGENT_CARD_KEY is not a key: set it to the output of: openssl rand -hex 32") from None
-        self._key = ec.derive_private_key(number, CURVE)
+        import jwt  # a worker without a key needs neither
+        from cryptography.hazmat.primitives.asymmetric import ec
+
+        self._encode = jwt.api_jws.encode
+        self._key = ec.derive_private_key(number, ec.SECP256R1())
         public: dict[str, Any] = json.loads(jwt.algorithms.ECAlgorithm.to_jwk(self._key.public_key()))
         self.public = {name: public[name] for name in ("crv", "kty", "x", "y")}
         thumbprint = hashlib.sha256(json.dumps(self.public, separators=(",", ":"), sort_keys=True).encode()).digest()
@@ -77,7 +78,7 @@ class CardSigner:
 
     def _sign(self, payload: bytes, key_set_url: str) -> tuple[str, str]:
         headers = {"typ": "JOSE", "kid": self.key_id, "jku": key_set_url}
-        token = jwt.api_jws.encode(payload, self._key, algorithm="ES256", headers=headers)
+        token = self._encode(payload, self._key, algorithm="ES256", headers=headers)
         protected, _, signature = token.split(".")
         return protected, signature
 
