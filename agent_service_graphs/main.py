@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import os
 import socket
@@ -139,7 +140,13 @@ async def _serve(descriptor: int, status: int) -> None:
         loop.call_later(POLL_SECONDS, turn)
 
     turn()
-    worker = Worker(connection, on_loaded=watch.start)  # modules may take their time to be imported
+
+    def on_loaded() -> None:
+        watch.start()  # not before: modules may take their time to be imported
+        gc.collect()
+        gc.freeze()  # else every collection looks at all objects of the imported libraries, which takes 10 ms
+
+    worker = Worker(connection, on_loaded)
     connection.send(op="ready", python=sys.version.split()[0])
     await worker.serve()
 
