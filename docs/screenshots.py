@@ -39,7 +39,14 @@ def inbox(page: Page, base: str) -> None:
     page.wait_for_selector(".inbox-item .question")
 
 
-PICTURES: dict[str, Callable[[Page, str], None]] = {"chat": chat, "inbox": inbox}
+def history(page: Page, base: str) -> None:
+    """Checkpoints."""
+    chat(page, base)
+    page.click("text=History")
+    page.wait_for_selector(".graph")
+
+
+PICTURES: dict[str, Callable[[Page, str], None]] = {"chat": chat, "inbox": inbox, "history": history}
 
 
 def main(base: str) -> None:

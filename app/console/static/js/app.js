@@ -1,7 +1,7 @@
 /** The frame of all pages: navigation, threads, theme, the key, and whether the server answers. */
 
 import { get, keepKey, ROOT, signals, storedKey } from "./api.js";
-import { add, ago, button, fill, h, icon, iconButton, problemPlace } from "./dom.js";
+import { ago, button, fill, h, icon, iconButton, problemPlace } from "./dom.js";
 import { current, go, link, onNavigate } from "./router.js";
 import { agents, changes, loadAgents, loadThreads, recentThreads, titleOf, waitingThreads } from "./state.js";
 import { ChatPage } from "../pages/chat.js";
@@ -10,7 +10,9 @@ const THEME = "agent-service.theme";
 const THREADS_EVERY = 15_000;
 
 const NAVIGATION = [
-  ["inbox", "Inbox", "inbox"], ["agents", "Agents", "agents"],
+  ["inbox", "Inbox", "inbox"], ["runs", "Runs", "runs"], ["agents", "Agents", "agents"], ["store", "Memory", "store"],
+  ["documents", "Documents", "documents"], ["crons", "Crons", "cron"], ["webhooks", "Webhooks", "webhooks"],
+  ["health", "Health", "health"],
 ];
 
 /** Pages by the first part of their address; each is loaded when it is first opened. */
@@ -18,6 +20,12 @@ const PAGES = {
   inbox: () => import("../pages/inbox.js"),
   agents: () => import("../pages/agents.js"),
   call: () => import("../pages/call.js"),
+  store: () => import("../pages/store.js"),
+  documents: () => import("../pages/documents.js"),
+  crons: () => import("../pages/crons.js"),
+  webhooks: () => import("../pages/webhooks.js"),
+  runs: () => import("../pages/runs.js"),
+  health: () => import("../pages/health.js"),
 };
 
 class App {

@@ -1,6 +1,6 @@
 /** Where a person writes. A draft is kept for its thread, in this tab, until it was sent. */
 
-import { add, fill, h, icon, iconButton, problemPlace } from "./dom.js";
+import { fill, h, icon, iconButton, problemPlace } from "./dom.js";
 
 const MAX_FILE = 4_000_000;
 const TEXT = /^(text\/|application\/(json|xml|x-yaml|javascript|toml))|\.(md|csv|py|js|ts|toml|ya?ml|json|log|sql|sh|txt|html|css)$/i;

@@ -6,6 +6,8 @@
 import { ApiError, get, post, query, request, uuid } from "./api.js";
 import { follow } from "./sse.js";
 
+/** How long a state waits for its stream. */
+const STREAM_MS = 2000;
 const MODES = ["messages-tuple", "updates", "custom"];
 
 export const textOf = (content) =>
@@ -35,16 +37,16 @@ export class Session extends EventTarget {
     this._cursor = "";
   }
 
-  /** Load the state, then follow the thread. Rejects if the thread cannot be read. */
+  /** Follow the thread, then load its state: no event falls between the two. Rejects if it cannot be read. */
   async open() {
+    await Promise.race([this._follow(), new Promise((done) => setTimeout(done, STREAM_MS))]);
     await this.reload();
-    this._follow();
   }
 
   _follow() {
     this._visibility = () => (document.hidden ? this._pause() : this._listen());
     document.addEventListener("visibilitychange", this._visibility);
-    this._listen();
+    return this._listen();
   }
 
   close() {
@@ -54,30 +56,28 @@ export class Session extends EventTarget {
     this._stream?.abort();
   }
 
-  /** Read the newest state again; while a run that began meanwhile adds to it, that waits for the run's end. */
+  /** Read the newest state again. What the stream brought since the request was sent stays. */
   async reload() {
-    const before = this.run;
+    const since = performance.now();
     const [state, thread] = await Promise.all([
       get(`/threads/${this.threadId}/state`, { signal: this._abort.signal }),
       query("/threads/search", { ids: [this.threadId], select: ["status", "metadata", "interrupts", "error"] }),
     ]);
     this.metadata = thread[0]?.metadata ?? {};
-    if (this.run && this.run !== before) {
-      this._reloadAtEnd = true;
-      return;
-    }
-    this.failure = thread[0]?.status === "error" ? thread[0].error : null;
-    this._show(state);
-    if (thread[0]?.status === "busy" && !this.run) this.run = { status: "running", since: Date.now() };
+    if (!this.run) this.failure = thread[0]?.status === "error" ? thread[0].error : null;
+    this._show(state, since);
     this._notify("all");
   }
 
-  _show(state) {
+  _show(state, since = Infinity) {
     this.values = state.values ?? {};
+    const arrived = this.messages.filter((message) => message.streaming || message.stamp > since);
     this.messages = [];
     this._byId.clear();
     const given = Array.isArray(this.values.messages) ? this.values.messages : [];
     given.forEach((message, index) => this._put({ ...message, id: message.id ?? `message-${index}` }));
+    for (const message of since === Infinity ? [] : arrived) if (!this._byId.has(message.id)) this._put(message);
+    if (this.run && since !== Infinity) return;
     this.questions = (state.tasks ?? []).flatMap((task) => task.interrupts ?? []);
     if (!this.questions.length) this.questions = state.interrupts ?? [];
   }
@@ -88,17 +88,21 @@ export class Session extends EventTarget {
   }
 
   _listen() {
-    if (this._closed || (this._stream && !this._stream.signal.aborted)) return;
+    if (this._closed || (this._stream && !this._stream.signal.aborted)) return null;
     const stream = new AbortController();
     this._stream = stream;
-    const following = { onEvents: (events) => this._take(events), signal: stream.signal, after: this._cursor };
+    let opened;
+    const open = new Promise((done) => (opened = done));
+    const following = { onEvents: (events) => this._take(events), signal: stream.signal, after: this._cursor, onOpen: opened };
     follow(`/threads/${this.threadId}/stream`, following).catch((error) => {
+      opened();
       stream.abort();
       if (error instanceof ApiError && [400, 410, 422].includes(error.status)) {
         this._cursor = "";  // the events are gone: the state has what they said
         this.reload().then(() => this._listen(), () => {});
       } else this._notify("gone", error);
     });
+    return open;
   }
 
   _take(events) {
@@ -151,7 +155,7 @@ export class Session extends EventTarget {
       const role = ROLES[message.role ?? message.type] ?? message.type;
       if (typeof message === "object" && !this.messages.some((one) => one.type === role && textOf(one.content) === textOf(message.content)
         && this.messages.indexOf(one) >= this.messages.length - 3)) {
-        this._put({ ...message, type: role ?? "human", id: message.id ?? `given-${uuid()}`, provisional: true }, this._liveIndex());
+        this._add({ ...message, type: role ?? "human", id: message.id ?? `given-${uuid()}`, provisional: true }, this._liveIndex());
       }
     }
     this._notify("all");
@@ -169,6 +173,7 @@ export class Session extends EventTarget {
     if (!message) {
       message = { type, id: chunk.id, content: "", tool_calls: [], streaming: true, node: where?.langgraph_node };
       if (type !== "ai") Object.assign(message, chunk, { type });
+      message.stamp = performance.now();
       this._put(message);
       if (type !== "ai") return;
     }
@@ -201,7 +206,7 @@ export class Session extends EventTarget {
       const given = update?.messages;
       for (const message of Array.isArray(given) ? given : given ? [given] : []) {
         if (message?.type === "remove") this._drop(message.id);
-        else if (typeof message === "object") this._put({ ...message, node, settled: true });
+        else if (typeof message === "object") this._add({ ...message, node, settled: true });
       }
       for (const [name, value] of Object.entries(update ?? {})) if (name !== "messages") this.values[name] = value;
     }
@@ -234,6 +239,11 @@ export class Session extends EventTarget {
     const open = Object.values(thread.interrupts ?? {}).flat();
     if (open.length || this.questions.length) this.questions = open;
     this._notify("run");
+  }
+
+  /** Insert or replace a message that is newer than any state that was asked for before. */
+  _add(message, at) {
+    this._put({ ...message, stamp: performance.now() }, at);
   }
 
   /** Insert or replace a message; order is that of arrival. */
@@ -298,7 +308,7 @@ export class Session extends EventTarget {
       ...body,
     }, { once: true });
     this._own.add(run.run_id);
-    if (shown) this._put(shown);
+    if (shown) this._add(shown);
     if (!this.run) this.run = { run_id: run.run_id, status: "running", since: Date.now() };
     this._notify("run");
     if (this._fresh) {

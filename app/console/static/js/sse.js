@@ -6,15 +6,17 @@ const SILENCE_MS = 20_000;
 
 /**
  * Follow a stream until `signal` aborts it: call `onEvents` with lists of `{event, data, id}` as they arrive. A broken
- * stream goes on after its last event by itself. Rejects if the stream is gone (410) or refused.
+ * stream goes on after its last event by itself; `onOpen()` is called when it is there. Rejects if the stream is gone
+ * (410) or refused.
  */
-export async function follow(path, { onEvents, signal, after = "" }) {
+export async function follow(path, { onEvents, signal, after = "", onOpen = () => {} }) {
   let last = after;
   for (let failures = 0; !signal.aborted; failures++) {
     try {
       const headers = { Accept: "text/event-stream", ...(last && { "Last-Event-ID": last }) };
       const answer = await request(path, { headers, signal });
       failures = 0;
+      onOpen();
       last = await read(answer.body, onEvents, signal, last);
     } catch (error) {
       if (signal.aborted) return;

@@ -1,7 +1,7 @@
 /** Agents and assistants: what they are, their graph, and how to call them. */
 
 import { get } from "../js/api.js";
-import { add, ago, button, fill, h, icon, pageHead, pretty } from "../js/dom.js";
+import { ago, button, fill, h, pageHead, pretty } from "../js/dom.js";
 import { drawGraph } from "../js/graph.js";
 import { go, link } from "../js/router.js";
 import { agents, chooseAgent, loadAgents } from "../js/state.js";

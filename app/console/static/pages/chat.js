@@ -1,15 +1,16 @@
 /** A conversation: messages as they stream, open questions, and the place to write. */
 
 import { agents, chosenAgent, chooseAgent, refreshThreads } from "../js/state.js";
-import { post } from "../js/api.js";
+import { call, get, post } from "../js/api.js";
 import { Composer } from "../js/composer.js";
-import { add, button, duration, fill, h, icon, iconButton, problemPlace } from "../js/dom.js";
+import { button, duration, fill, h, icon, iconButton, problemPlace } from "../js/dom.js";
 import { RowList } from "../js/list.js";
-import { messageView, tokens } from "../js/messages.js";
+import { messageView } from "../js/messages.js";
 import { details, showQuestions } from "../js/questions.js";
 import { go, link } from "../js/router.js";
 import { Session, textOf } from "../js/session.js";
 import { schemaForm } from "../js/forms.js";
+import { sureButton } from "../js/table.js";
 
 const STARTERS = ["What can you do?", "What is 12*(3+4)?", "What time is it?"];
 
@@ -95,7 +96,18 @@ export class ChatPage {
     });
     fill(this._bar, threadId && h("h1.visually-hidden", null, "Conversation"), this._select, h("div.spacer"),
       threadId && h("a.button", { href: link(`threads/${threadId}/history`), "data-go": `threads/${threadId}/history` }, icon("history", 16), "History"),
-      h("a.button", { href: link(`call/${this._select.value}`), "data-go": `call/${this._select.value}` }, icon("code", 16), "Call it"));
+      h("a.button", { href: link(`call/${this._select.value}`), "data-go": `call/${this._select.value}` }, icon("code", 16), "Call it"),
+      threadId && sureButton("Delete", () => this._delete(), { kind: "danger" }));
+  }
+
+  async _delete() {
+    try {
+      await call("DELETE", `/threads/${this.session.threadId}`);
+      refreshThreads();
+      go("");
+    } catch (error) {
+      this.composer.show(error);
+    }
   }
 
   async _greet() {
@@ -104,7 +116,6 @@ export class ChatPage {
     fill(this._welcome, h("div.welcome-mark", null, icon("chat", 28)), h("h1", null, `Talk to ${chosen.name}`),
       h("p.faint", null, chosen.description ?? ""), this._form = h("div"),
       h("div.starters", null, STARTERS.map((text) => button(text, () => this.composer.write(text)))));
-    const { get } = await import("../js/api.js");
     const schemas = await get(`/assistants/${chosen.assistant_id}/schemas`).catch(() => null);
     const input = schemas?.input_schema;
     if (chosen.assistant_id !== this._picked() || !input?.properties || input.properties.messages) return;
@@ -147,7 +158,7 @@ export class ChatPage {
     this.composer.running = Boolean(run?.run_id);
     clearInterval(this._clock);
     if (run) {
-      const tick = () => (this._live.lastChild.textContent = `Working… ${duration(Date.now() - run.since)}`);
+      const tick = () => (this._live.lastChild.textContent = `${this._progress()} ${duration(Date.now() - run.since)}`);
       this._clock = setInterval(tick, 250);
       tick();
     }
@@ -158,6 +169,14 @@ export class ChatPage {
     }
     this._ask();
     if (this._list.atEnd) this._list.toEnd();
+  }
+
+  /** What the agent last said of its progress (a custom event), else that it works. */
+  _progress() {
+    const said = this.session.custom.at(-1)?.data;
+    if (said === undefined) return "Working…";
+    const text = typeof said === "string" ? said : said?.message ?? said?.status ?? JSON.stringify(said);
+    return `${String(text).slice(0, 120)} ·`;
   }
 
   _again() {

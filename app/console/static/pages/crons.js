@@ -1,0 +1,74 @@
+/** Crons: their schedules and next times; made, paused, run now and deleted. */
+
+import { call, post, query } from "../js/api.js";
+import { ago, button, empty, fill, h, pageHead, problemPlace } from "../js/dom.js";
+import { link } from "../js/router.js";
+import { agentName, agents } from "../js/state.js";
+import { Listing, sureButton } from "../js/table.js";
+
+export const page = () => new CronsPage();
+
+class CronsPage {
+  title = "Crons";
+
+  constructor() {
+    this._problem = problemPlace();
+    this._list = new Listing({
+      label: "Crons",
+      load: (offset) => query("/runs/crons/search", { limit: 50, offset }),
+      none: empty("No cron yet", "A cron starts runs at the times of a schedule."),
+      columns: [
+        ["Schedule", (cron) => [h("code", null, cron.schedule), cron.timezone && h("div.faint", null, cron.timezone)]],
+        ["Agent", (cron) => agentName(cron.assistant_id)],
+        ["Thread", (cron) => (cron.thread_id ? h("a", { href: link(`threads/${cron.thread_id}`), "data-go": `threads/${cron.thread_id}` }, "open") : h("span.faint", null, "a new one each"))],
+        ["Next run", (cron) => (cron.enabled === false ? h("span.status", null, "paused") : ago(cron.next_run_date))],
+        ["", (cron) => h("div.actions", null, button("Run now", () => this._do(() => this._run(cron))),
+          button(cron.enabled === false ? "Resume" : "Pause", () => this._do(() => call("PATCH", `/runs/crons/${cron.cron_id}`, { enabled: cron.enabled === false }))),
+          sureButton("Delete", () => this._do(() => call("DELETE", `/runs/crons/${cron.cron_id}`)), { kind: "danger" }))],
+      ],
+    });
+    this.element = h("div.page", null, pageHead("Crons", "Runs on a schedule.", button("New cron", () => this._form(), { kind: "primary", glyph: "plus" })),
+      this._new = h("div"), this._problem, this._list.element);
+  }
+
+  show() {
+    return this._list.reload();
+  }
+
+  async _do(act) {
+    try {
+      await act();
+      this._problem.show(null);
+      await this._list.reload();
+    } catch (error) {
+      this._problem.show(error);
+    }
+  }
+
+  _run(cron) {
+    const { input, config, context } = cron.payload ?? {};
+    return post(cron.thread_id ? `/threads/${cron.thread_id}/runs` : "/runs",
+      { assistant_id: cron.assistant_id, input, config, context, ...(cron.thread_id ? {} : { on_completion: "keep" }) }, { once: true });
+  }
+
+  _form() {
+    const agent = h("select", { id: "cron-agent" }, agents().map((one) => h("option", { value: one.assistant_id }, one.name)));
+    const schedule = h("input", { type: "text", value: "0 9 * * 1-5", required: true });
+    const zone = h("input", { type: "text", value: Intl.DateTimeFormat().resolvedOptions().timeZone });
+    const input = h("textarea", { rows: "2", dir: "auto" });
+    const labelled = (title, control, note) => h("label.field", null, h("span", null, title), control, note && h("small.faint", null, note));
+    const form = h("form.card", null, h("h2", null, "New cron"), labelled("Agent", agent),
+      labelled("Schedule", schedule, "Minute, hour, day of the month, month, day of the week"), labelled("Time zone", zone),
+      labelled("Message", input), h("div.buttons", null, h("button.button.primary", { type: "submit" }, "Create"), button("Cancel", () => fill(this._new))));
+    form.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this._do(async () => {
+        await post("/runs/crons", { assistant_id: agent.value, schedule: schedule.value, timezone: zone.value || null,
+          input: { messages: [{ role: "user", content: input.value }] }, on_run_completed: "keep" }, { once: true });
+        fill(this._new);
+      });
+    });
+    fill(this._new, form);
+    schedule.focus();
+  }
+}

@@ -1,0 +1,111 @@
+/** Documents: uploaded with their progress, read chunk by chunk, and searched. */
+
+import { call, get, query, request, uuid } from "../js/api.js";
+import { ago, bytes, button, empty, fill, h, icon, number, pageHead, problemPlace, status } from "../js/dom.js";
+import { longText } from "../js/markdown.js";
+import { link } from "../js/router.js";
+import { Listing, sureButton } from "../js/table.js";
+
+const POLL_MS = 1500;
+
+export const page = (id) => (id ? new DocumentPage(id) : new DocumentsPage());
+
+class DocumentsPage {
+  title = "Documents";
+
+  constructor() {
+    this._problem = problemPlace();
+    this._found = h("div", { "aria-live": "polite" });
+    this._pick = h("input", { type: "file", multiple: true, hidden: true, "aria-label": "Files to upload", accept: ".txt,.md,.html,.htm,.pdf,text/*,application/pdf" });
+    this._pick.addEventListener("change", () => this._upload([...this._pick.files]));
+    this._query = h("input", { type: "text", placeholder: "Find passages", "aria-label": "Find passages", class: "grow" });
+    const search = h("form.filters", { role: "search" }, this._query, h("button.button", { type: "submit" }, icon("search", 15), "Search"));
+    search.addEventListener("submit", (event) => {
+      event.preventDefault();
+      this._search();
+    });
+    this._list = new Listing({
+      label: "Documents",
+      load: (offset) => get(`/documents?limit=50&offset=${offset}`).then((found) => {
+        this._busy = found.some((one) => ["pending", "running"].includes(one.status));
+        return found;
+      }),
+      none: empty("No document yet", "Text, Markdown, HTML or PDF: drop files here. Agents with the tool search_documents answer from them."),
+      columns: [
+        ["Document", (one) => [h("a", { href: link(`documents/${one.document_id}`), "data-go": `documents/${one.document_id}`, dir: "auto" }, one.title ?? one.filename ?? one.document_id), one.error && h("div.problem", null, one.error)]],
+        ["Status", (one) => status(one.status)],
+        ["Chunks", (one) => number(one.chunks), "end"],
+        ["Size", (one) => bytes(one.size), "end"],
+        ["Collection", (one) => one.collection],
+        ["Added", (one) => ago(one.created_at)],
+        ["", (one) => sureButton("Delete", () => this._do(() => call("DELETE", `/documents/${one.document_id}`)), { kind: "danger" })],
+      ],
+    });
+    this.element = h("div.page", null, pageHead("Documents", "What agents can search and cite.",
+      button("Upload", () => this._pick.click(), { kind: "primary", glyph: "plus" })), this._pick, this._problem, this._progress = h("div"), search, this._found, this._list.element);
+    this.element.addEventListener("dragover", (event) => event.preventDefault());
+    this.element.addEventListener("drop", (event) => {
+      event.preventDefault();
+      this._upload([...event.dataTransfer.files]);
+    });
+  }
+
+  async show() {
+    await this._list.reload();
+    this._timer = setInterval(() => this._busy && !document.hidden && this._list.reload(), POLL_MS);
+  }
+
+  close() {
+    clearInterval(this._timer);
+  }
+
+  async _do(act) {
+    try {
+      await act();
+      this._problem.show(null);
+      await this._list.reload();
+    } catch (error) {
+      this._problem.show(error);
+    }
+  }
+
+  async _upload(files) {
+    for (const file of files) {
+      fill(this._progress, h("p.faint", { role: "status" }, h("span.pulse"), ` Uploading ${file.name} (${bytes(file.size)})…`));
+      const body = new FormData();
+      body.append("file", file);
+      await this._do(() => request("/documents", { method: "POST", body, headers: { "Idempotency-Key": uuid() } }));
+    }
+    fill(this._progress);
+    this._pick.value = "";
+  }
+
+  async _search() {
+    const text = this._query.value.trim();
+    if (!text) return fill(this._found);
+    await this._do(async () => {
+      const { passages } = await query("/documents/search", { query: text, limit: 8 });
+      fill(this._found, passages.map((one) => h("article.card", null, h("p.faint", null,
+        [one.title ?? one.filename ?? one.document_id, one.page && `page ${one.page}`, typeof one.score === "number" && `score ${one.score.toFixed(3)}`].filter(Boolean).join(" · ")),
+      h("p.plain", { dir: "auto" }, one.text))), !passages.length && h("p.faint", null, "No passage fits."));
+    });
+  }
+}
+
+class DocumentPage {
+  title = "Document";
+
+  constructor(id) {
+    this._id = id;
+    this.element = h("div.page");
+  }
+
+  async show() {
+    const id = encodeURIComponent(this._id);
+    const [one, chunks] = await Promise.all([get(`/documents/${id}`), get(`/documents/${id}/chunks?limit=100`)]);
+    fill(this.element, pageHead(one.title ?? one.filename ?? "Document", `${one.content_type} · ${bytes(one.size)} · ${number(one.chunks)} chunks`, status(one.status)),
+      one.error && h("p.problem", null, one.error),
+      chunks.map((chunk) => h("article.card", null, h("p.faint", null, `Chunk ${chunk.chunk}, characters ${number(chunk.start)} to ${number(chunk.end)}${chunk.page ? `, page ${chunk.page}` : ""}`), longText(chunk.text))),
+      one.chunks > chunks.length && h("p.faint", null, `The first ${chunks.length} of ${number(one.chunks)} chunks.`));
+  }
+}
