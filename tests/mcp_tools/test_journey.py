@@ -94,6 +94,17 @@ async def _use(client: Any) -> None:
     asked = await client.runs.wait(None, "helper", input="call fix__environment")
     assert asked["__interrupt__"][0]["value"]["tool"] == "fix__environment"
 
+    fixture.orders.clear()
+    thread = (await client.threads.create())["thread_id"]
+    waiting = await client.runs.wait(thread, "helper", input="call fix__order item=tea")
+    assert waiting["__interrupt__"][0]["value"]["message"] == "Which size of tea?"
+    with pytest.raises(httpx.HTTPStatusError, match="422"):
+        await client.runs.wait(thread, "helper", command={"resume": {"action": "accept", "content": {"size": "XXL"}}})
+    answer = {"action": "accept", "content": {"size": "L"}}
+    ordered = await client.runs.wait(thread, "helper", command={"resume": answer})
+    assert ordered["messages"][-2]["content"] == "ordered tea L"
+    assert fixture.orders == ["tea L"]
+
     typed = await client.runs.wait(None, "typed", input=41)
     assert typed["messages"][-1]["content"] == "42"
 

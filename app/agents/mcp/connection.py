@@ -37,6 +37,7 @@ OPEN_SECONDS = 60.0
 """Programs like uvx and npx may fetch the server first."""
 LIST_SECONDS = 20.0
 CLOSE_SECONDS = 8.0
+ASKED_SECONDS = 5.0
 MAX_PAGES = 50
 MAX_TOOLS = 1_000
 TASKS = "io.modelcontextprotocol/tasks"
@@ -187,6 +188,7 @@ class McpConnection:
             )
         except NeedsAnswer as error:
             asking.stop(error)
+            await asyncio.sleep(ASKED_SECONDS)  # the cancellation comes first, and ends the question at the server
             message = "A person is asked; the call is made again with the answer."
         except ServerError as error:
             message = str(error)
