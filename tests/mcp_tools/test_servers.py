@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
+from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
 from app.agents.mcp.spec import McpServerSpec, McpToolSpec
 from app.agents.tools.port import ToolClass
@@ -44,7 +45,10 @@ async def test_tools_over_http_work_in_both_revisions(http_url: str, revision: A
 
         events: list[dict[str, object]] = []
         fixture.metas.clear()
-        assert (await found.call("work", context_of(events), steps=3)).content == "worked"
+        span = SpanContext(trace_id=0xA, span_id=0xB, is_remote=False, trace_flags=TraceFlags(1))
+        with use_span(NonRecordingSpan(span)):  # as the recorder of tool calls enters it
+            assert (await found.call("work", context_of(events), steps=3)).content == "worked"
+        assert fixture.metas[0]["traceparent"] == f"00-{0xA:032x}-{0xB:016x}-01"
         shown = [(event["progress"], event["total"], event["message"]) for event in events]
         assert shown[0] == (1, 3, "step 1")
         assert shown[-1] == (3, 3, "step 3")  # what comes in between faster than people read may be dropped

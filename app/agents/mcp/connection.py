@@ -103,10 +103,10 @@ class McpConnection:
             async with asyncio.timeout(OPEN_SECONDS):
                 self._client = await ready
         except TimeoutError:
-            await self.aclose()
+            await self._abort()
             raise ServerAway(f"it did not answer within {OPEN_SECONDS:g} s") from None
         except BaseException:
-            await self.aclose()
+            await self._abort()
             raise
 
     async def aclose(self) -> None:
@@ -114,6 +114,11 @@ class McpConnection:
         self.ended = True
         self._closing.set()
         await self._tasks.wait(CLOSE_SECONDS)
+        await self._tasks.aclose()
+
+    async def _abort(self) -> None:
+        """End an attempt to connect at once: a cancelled run does not wait for it."""
+        self.ended = True
         await self._tasks.aclose()
 
     @property
