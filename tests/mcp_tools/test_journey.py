@@ -1,7 +1,5 @@
 """Agents of a served process that use tools of MCP servers."""
 
-import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ import httpx
 import pytest
 from langgraph_sdk import get_client
 
+from tests.cli.commands import run_command
 from tests.journeys.conftest import Served, serving
 from tests.mcp_tools import server as fixture
 
@@ -110,8 +109,8 @@ async def _use(client: Any) -> None:
 
 
 def test_the_check_of_agents_names_a_broken_server(folder: Path, served: Served) -> None:
-    command = [sys.executable, "-m", "app", "agents", "check", "--agents", str(folder / "agents.toml")]
-    done = subprocess.run(command, env=served.environment, capture_output=True, text=True, check=False)
+    settings = {name: served.environment[name] for name in ("AGENT_EGRESS_ALLOW", "FIX_TOKEN")}
+    done = run_command(folder, "agents", "check", **settings)
     assert done.returncode == 1
     lines = done.stdout.splitlines()
     assert [line.split()[:2] for line in lines if line.startswith("ok")][-2:] == [["ok", "helper"], ["ok", "typed"]]

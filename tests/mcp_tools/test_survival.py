@@ -2,6 +2,7 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 from langgraph_sdk import get_client
 
@@ -35,7 +36,8 @@ async def test_a_task_survives_the_death_of_every_process_of_ours(server_url: st
         await asyncio.to_thread(first.wait_until_ready)
         async with get_client(url=first.base) as client:
             thread = (await client.threads.create())["thread_id"]
-            await client.runs.create(thread, "builder", input="call fix__build")
+            text: Any = "call fix__build"
+            await client.runs.create(thread, "builder", input=text)
             await eventually(lambda: ("tasks/get", "task-1") in tasks.requests)
         first.process.kill()
         await asyncio.to_thread(first.process.wait, 20)

@@ -28,7 +28,7 @@ SCENARIOS = {
         "json-schema-ref-no-deref",
         "json-schema-2020-12-preservation",
     ),
-    "2025-11-25": ("initialize", "tools_call", "sse-retry"),
+    "2025-11-25": ("initialize", "tools_call", "sse-retry", "json-schema-2020-12-preservation"),
 }
 
 
