@@ -106,7 +106,12 @@ class ThreadOperations:
 
     async def _write(self, principal: Principal, write: WriteCheckpoint) -> str:
         tenant_id, thread_id = principal.tenant_id, _thread_id(principal, write.thread)
-        owned, metadata = await principal.stamp("threads", "update", None, thread_id=thread_id)
+        if write.at is None:
+            owned, metadata = await principal.stamp(
+                "threads", "create", None, thread_id=thread_id, if_exists="do_nothing"
+            )
+        else:
+            owned, metadata = await principal.permit("threads", "update", thread_id=thread_id), None
         async with self._database.writing(tenant_id) as session:
             if write.at is None:
                 await queries.create_thread(session, tenant_id, thread_id, metadata or {})
