@@ -196,7 +196,8 @@ function askKey({ detail, given }) {
     input, place, h("div.buttons", null, h("button.button.primary", { type: "submit" }, "Continue")));
   const dialog = h("dialog", { "aria-label": "A key is needed" }, form);
   dialog.addEventListener("cancel", (event) => event.preventDefault());
-  form.addEventListener("submit", () => {
+  form.addEventListener("submit", (event) => {
+    event.preventDefault();
     keepKey(input.value.trim());
     dialog.remove();
     given();

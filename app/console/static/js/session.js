@@ -222,6 +222,7 @@ export class Session extends EventTarget {
   _onEnd(runId) {
     const run = this.run;
     this.run = null;
+    if (document.hidden) this._pause();
     for (const message of this.messages) if (message.streaming) delete message.streaming;
     this._notify("end");
     if (!this._sawUpdates || (run && !this._own.has(runId)) || this._reloadAtEnd) {
