@@ -22,7 +22,7 @@ COMPOSE ?= podman compose
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test quick check audit secrets-scan lint format format-check types contracts migrations bench soak faults abuse suites lock minilm docs docs-config docs-metrics observability image up e2e clean
+.PHONY: help run test quick check audit secrets-scan lint format format-check types contracts migrations bench soak faults abuse suites lock minilm docs docs-config docs-metrics docs-wires observability image up e2e clean
 
 help:  ## list these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,9 @@ docs-config: $(READY)  ## regenerate docs/reference/configuration.md from app/in
 
 docs-metrics: $(READY)  ## regenerate docs/reference/metrics.md from app/infra/telemetry/meters.py
 	$(PY) -m docs.metrics
+
+docs-wires: $(READY)  ## regenerate docs/reference/wires.md from app/protocols/meanings.py
+	$(PY) -m docs.wires
 
 observability: $(READY)  ## regenerate the files of deploy/prometheus and deploy/grafana
 	$(PY) -m deploy.prometheus.rules

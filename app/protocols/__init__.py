@@ -2,6 +2,7 @@
 
 - ``parts``: what a run says, piece by piece: the model that projections read
 - ``projection``: project a run once for all readers of a protocol in this process
+- ``meanings``: what each protocol sends for each state and piece of a run: a table
 - ``gateway``: what every controller works with
 - ``states``: states of a run
 - ``a2a``: A2A, the protocol of agents that call agents

@@ -14,6 +14,7 @@ from app.features.threads.controller import ThreadsController
 from app.features.webhooks.controller import WebhooksController
 from app.protocols.a2a.controller import A2AController, AgentCardController
 from app.protocols.ag_ui.controller import AGUIController
+from app.protocols.ag_ui.copilotkit import CopilotKitController
 from app.protocols.ai_sdk.controller import AISDKController
 from app.protocols.langgraph_v2.controller import ThreadProtocolController
 from app.protocols.mcp.controller import McpController
@@ -44,6 +45,7 @@ PROTOCOLS: tuple[type[Controller], ...] = (
     AgentCardController,
     A2AController,
     AISDKController,
+    CopilotKitController,
     McpController,
     OpenAIController,
     ResourceMetadataController,

@@ -67,6 +67,13 @@ async def operations(service: Service) -> list[tuple[str, str, list[str]]]:
     ]
 
 
+def nothing_done(path: str) -> set[int]:
+    """Return the statuses that say so for an unknown id: some routes stop or resume only what there is."""
+    if path.startswith("/copilotkit"):
+        return {200}
+    return {204} if "{chat_id}" in path else {404, 422, 400}
+
+
 def mixtures(names: list[str], mine: dict[str, str], theirs: dict[str, str]) -> Iterator[tuple[dict[str, str], ...]]:
     """For each position: their id and an unknown one there, own ids elsewhere."""
     for place in names:
@@ -86,11 +93,11 @@ async def test_an_id_of_another_tenant_in_a_path_is_unknown(service: Service, te
             answers = []
             for ids in (foreign, unknown):
                 body = None if method in {"GET", "DELETE"} else {"assistant_id": "echo", "values": {}}
-                target = path.format(**ids, namespace="inner", assistant="echo")
+                target = path.format(**ids, namespace="inner", assistant="echo", agent="echo")
                 answers.append(await service.client.request(method, target, json=body, headers={"x-api-key": key}))
             got, expected = (seen(answer, *foreign.values(), *unknown.values()) for answer in answers)
             assert got == expected, f"{method} {path} {foreign}"
-            assert got[0] in ({204} if "{chat_id}" in path else {404, 422, 400}), f"{method} {path}: {got}"
+            assert got[0] in nothing_done(path), f"{method} {path}: {got}"
             tried += 1
     assert tried > 60
     assert await furnished_still(service, other, theirs)

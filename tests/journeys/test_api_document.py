@@ -60,7 +60,9 @@ def test_no_generated_request_makes_the_server_fail(served: Served, document: di
             if answer.status_code >= 500 and answer.status_code not in ALLOWED:
                 strange.append(f"{case.method} {case.formatted_path}: {answer.status_code}")
             if answer.status_code >= 400:
-                own = case.path.startswith(("/v1/", "/mcp", "/ag-ui/", "/a2a/"))  # the shape of another protocol
+                own = case.path.startswith(
+                    ("/v1/", "/mcp", "/ag-ui/", "/copilotkit", "/a2a/")
+                )  # the shape of another protocol
                 shape = "application/json" if own else "application/problem+json"
                 assert answer.headers["content-type"][0].startswith(shape)
 
@@ -69,5 +71,7 @@ def test_no_generated_request_makes_the_server_fail(served: Served, document: di
 
 
 def test_every_path_of_the_document_belongs_to_the_api(document: dict[str, Any]) -> None:
-    assert all(re.match(r"/(api/v1|v1|ai-sdk|ag-ui|a2a|mcp|\.well-known)(/|$)", path) for path in document["paths"])
+    assert all(
+        re.match(r"/(api/v1|v1|ai-sdk|ag-ui|copilotkit|a2a|mcp|\.well-known)(/|$)", path) for path in document["paths"]
+    )
     assert len(operations(document)) > 30

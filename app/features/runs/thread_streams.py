@@ -85,19 +85,22 @@ class ThreadStreams:
             yield RETRY
 
     async def started_runs(
-        self, tenant_id: UUID, thread_id: UUID, ordinal: int
+        self, tenant_id: UUID, thread_id: UUID, ordinal: int, *, stays: bool = True
     ) -> AsyncGenerator[tuple[int, UUID], None]:
         """Yield ordinal and id of each run from ``ordinal`` on, once it has started.
 
-        Ends when the thread is deleted or this process stops. Take the next one when the last one has ended.
+        Ends when the thread is deleted or this process stops; unless it ``stays``, also when no run is in progress or
+        waits for its turn. Take the next one when the last one has ended.
         """
         while not self._supervisor.closing:
             with self._supervisor.feeds.watching((tenant_id, thread_id), ordinal) as changed:
                 following = await self._next_run(tenant_id, thread_id, ordinal)
                 if following is None:
                     return
-                found, run_id = following
+                found, run_id, is_idle = following
                 if run_id is None:
+                    if is_idle and not stays:
+                        return
                     await changed
                     continue
             yield found, run_id
@@ -126,9 +129,10 @@ class ThreadStreams:
             row = await queries.continued(session, tenant_id, thread_id, run_id)
         return None if row is None else row.run_id
 
-    async def _next_run(self, tenant_id: UUID, thread_id: UUID, ordinal: int) -> tuple[int, UUID | None] | None:
+    async def _next_run(self, tenant_id: UUID, thread_id: UUID, ordinal: int) -> tuple[int, UUID | None, bool] | None:
         """Return the first started run from ``ordinal`` on, or no run id if none has; None if the thread is deleted.
 
+        With it: whether no run is in progress or waits for its turn.
         A method of its own, so that a waiting stream holds neither rows nor a connection.
         """
         async with self._database.reading(tenant_id) as session:
@@ -136,7 +140,8 @@ class ThreadStreams:
             run = await queries.first_started(session, tenant_id, thread_id, ordinal)
         if thread is None:
             return None
-        return (ordinal, None) if run is None else (run.ordinal, run.run_id)
+        is_idle = thread.open is None
+        return (ordinal, None, is_idle) if run is None else (run.ordinal, run.run_id, is_idle)
 
 
 def _renumbered(chunk: bytes, ordinal: int, run_id: UUID) -> bytes:

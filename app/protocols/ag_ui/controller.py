@@ -1,7 +1,6 @@
 """HTTP routes of AG-UI: https://docs.ag-ui.com/spec/1.0/basic/transports/http-sse"""
 
 import functools
-import re
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -14,14 +13,11 @@ from app.infra.http.event_streams import EventStream, OpenResponse
 from app.infra.http.problems import ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
 from app.protocols.ag_ui.errors import RunRefused, error_shape
-from app.protocols.ag_ui.projection import STOPPING, run_error
-from app.protocols.ag_ui.starting import start
+from app.protocols.ag_ui.projection import EVENT_ID, STOPPING, run_error
+from app.protocols.ag_ui.starting import follow, start
 from app.protocols.ag_ui.structs import RunAgentInput
 from app.protocols.gateway import Gateway, ProtocolGateway
 from app.security.access.structs import Principal
-
-EVENT_ID = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):([0-9]{1,15})")
-"""The id of an event: the run's id and the event's number."""
 
 
 class AGUIStream(EventStream):
@@ -66,13 +62,7 @@ async def run_stream(
     except RunRefused as error:
         return AGUIStream(gateway.streams, _refusal(error), holder=principal.holder)
     run = started.run
-    chunks = gateway.projections.follow(
-        principal,
-        run.run_id,
-        run.protocol,
-        lambda: started.projection(gateway, principal),
-        _number(request.headers.get("last-event-id"), str(run.run_id)),
-    )
+    chunks = follow(gateway, principal, started, _number(request.headers.get("last-event-id"), str(run.run_id)))
     cancels = data.option("onDisconnect") == "cancel"
     stop = functools.partial(gateway.runs.stop, principal, run.run_id) if cancels else None
     headers = {"X-Thread-Id": str(started.thread_id), "X-Run-Id": str(run.run_id)}

@@ -72,6 +72,12 @@ def turn_of(data: RunAgentInput, thread: Thread) -> Turn:
     return Turn([read(message, at) for at, message in news])
 
 
+def lacks_messages(data: RunAgentInput, thread: Thread) -> bool:
+    """Whether the thread has messages that the client does not."""
+    known = {message.id for message in data.messages}
+    return any(message.get("id") not in known for message in thread.messages)
+
+
 def _is_edited(message: AGUIMessage, stored: dict[str, dict[str, Any]]) -> bool:
     """Whether a user's message that the thread has says something else now."""
     known = stored.get(message.id)

@@ -5,6 +5,7 @@ both, for clients that missed something. What an earlier owner streamed and did 
 of the messages; numbers of events then jump, so that they stay the same for every reader.
 """
 
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 from uuid import UUID
@@ -24,6 +25,9 @@ from app.protocols.states import RunState
 
 ERROR_CODES = {RunState.ERROR: "failed", RunState.TIMEOUT: "timeout"}
 """``code`` of ``RUN_ERROR`` by state, if the run itself names no error."""
+
+EVENT_ID = re.compile(r"([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}):([0-9]{1,15})")
+"""The id of an event: the run's id and the event's number."""
 
 STOPPING = (
     b'retry: 1000\ndata: {"type":"RUN_ERROR","code":"server_stopping",'
@@ -61,8 +65,8 @@ _encode = msgspec.json.Encoder().encode
 class RunOnWire(NamedTuple):
     """A run as AG-UI names it: ``thread`` and ``run`` are the client's ids. ``given``: the messages that it brings.
 
-    ``hidden``: its input has more than those, which the values show after its first step. ``legacy``: the reader is
-    older than 1.0.
+    ``hidden``: its input has more than those, which the values show after its first step. ``behind``: the client that
+    brings them lacks earlier ones. ``legacy``: the reader is older than 1.0.
     """
 
     run_id: UUID
@@ -71,6 +75,7 @@ class RunOnWire(NamedTuple):
     parent: str | None = None
     given: Sequence[dict[str, Any]] = ()
     hidden: bool = False
+    behind: bool = False
     legacy: bool = False
 
     @property
@@ -193,7 +198,9 @@ class AGUIProjection:
         if to.messages:
             messages = shown(stored if isinstance(stored, list) else ())
             known = {message["id"] for message in messages}
-            messages += [message for message in to.given if message["id"] not in known]
+            if to.given and self._run.behind:  # clients put what they lack behind what they have: take that away first
+                yield {"type": "MESSAGES_SNAPSHOT", "messages": messages}
+            messages = messages + [message for message in to.given if message["id"] not in known]
             yield {"type": "MESSAGES_SNAPSHOT", "messages": messages}
 
     def _events(self, part: Part) -> Iterator[dict[str, Any]]:
@@ -313,6 +320,11 @@ def _changes_state(event: StepCommitted) -> bool:
         if channels.keys() - {MESSAGES}:
             return True
     return False
+
+
+def frame(run_id: UUID, number: int, event: dict[str, Any]) -> bytes:
+    """Return the frame of the event ``number`` of a run."""
+    return b"id: %b:%d\ndata: %b\n\n" % (str(run_id).encode(), number, _encode(event))
 
 
 def run_started(run: RunOnWire) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 from uuid import UUID
@@ -16,7 +16,7 @@ from app.features.access.idempotency import MAX_KEY_LENGTH
 from app.features.runs.service import RunService
 from app.features.threads.structs import HistoryQuery
 from app.infra.http.query_params import AnyRequest
-from app.protocols.ag_ui.inbound import Thread, changed_values, turn_of
+from app.protocols.ag_ui.inbound import Thread, changed_values, lacks_messages, turn_of
 from app.protocols.ag_ui.messages import shown
 from app.protocols.ag_ui.projection import AGUIProjection, RunOnWire
 from app.protocols.ag_ui.structs import RunAgentInput
@@ -27,7 +27,9 @@ from app.security.idempotency.structs import IdempotencyKey
 
 RUN_ID = "ag_ui_run_id"
 PARENT_RUN_ID = "ag_ui_parent_run_id"
-"""Members of a run's metadata: ids by which an AG-UI client names the run and the one that it came from."""
+BEHIND = "ag_ui_behind"
+"""Members of a run's metadata: ids by which an AG-UI client names the run and the one that it came from; whether the
+client lacked messages of the thread."""
 
 RUNS_PAGE = 100
 
@@ -44,9 +46,14 @@ class Started(NamedTuple):
     thread_id: UUID
     run: RunOnWire
 
-    def projection(self, gateway: ProtocolGateway, principal: Principal) -> AGUIProjection:
-        """Return a projection of the run."""
-        return AGUIProjection(self.run, _StoredValues(gateway.runs, principal, self.thread_id, self.run.run_id))
+
+def follow(
+    gateway: ProtocolGateway, principal: Principal, started: Started, after: int = -1
+) -> AsyncGenerator[bytes, None]:
+    """Yield chunks of a run's events after number ``after`` until it ends."""
+    run = started.run
+    stored = _StoredValues(gateway.runs, principal, started.thread_id, run.run_id)
+    return gateway.projections.follow(principal, run.run_id, run.protocol, lambda: AGUIProjection(run, stored), after)
 
 
 class _StoredValues(NamedTuple):
@@ -80,7 +87,7 @@ def on_wire(run: Run, thread: str, *, legacy: bool) -> RunOnWire:
     metadata = run.metadata if isinstance(run.metadata, dict) else {}
     name, parent = str(metadata.get(RUN_ID) or run.run_id), metadata.get(PARENT_RUN_ID)
     given, hidden = _given(msgspec.json.decode(run.kwargs).get("input"))
-    return RunOnWire(run.run_id, thread, name, parent, given, hidden, legacy)
+    return RunOnWire(run.run_id, thread, name, parent, given, hidden, bool(metadata.get(BEHIND)), legacy)
 
 
 def _given(run_input: Any) -> tuple[list[dict[str, Any]], bool]:
@@ -113,7 +120,8 @@ async def start(
         run_id = (await gateway.runs.create(principal, thread_id, body, key)).run_id
     except Invalid as error:
         raise _named_agent(error, assistant, gateway) from error
-    named = RunOnWire(run_id, data.thread_id, data.run_id, data.parent_run_id, given, hidden, data.is_legacy)
+    behind = BEHIND in (body.metadata or {})
+    named = RunOnWire(run_id, data.thread_id, data.run_id, data.parent_run_id, given, hidden, behind, data.is_legacy)
     return Started(thread_id, named)
 
 
@@ -135,7 +143,9 @@ async def _body(
 ) -> RunCreate:
     thread = await thread_of(gateway, principal, thread_id)
     turn = turn_of(data, thread)
-    metadata = {"protocol": "ag-ui", RUN_ID: data.run_id}
+    metadata: dict[str, Any] = {"protocol": "ag-ui", RUN_ID: data.run_id}
+    if lacks_messages(data, thread):
+        metadata[BEHIND] = True
     if data.parent_run_id:
         metadata[PARENT_RUN_ID] = data.parent_run_id
     work: dict[str, Any]
