@@ -150,3 +150,32 @@ def test_a_new_thread_takes_all_messages_and_an_old_one_only_those_of_people() -
 def test_only_what_a_client_changed_of_the_state_becomes_input() -> None:
     assert changed_values({"plan": 1, "same": 2, "other": 3}, {"plan": 0, "same": 2}, {"plan", "same"}) == {"plan": 1}
     assert changed_values(None, {}, {"plan"}) == {}
+
+
+def test_a_tool_of_the_application_is_called_answered_and_followed_by_a_message(served: Served) -> None:
+    url, thread = f"http://127.0.0.1:{served.port}/ag-ui/assistant", str(uuid.uuid4())
+    paint = {"name": "paint", "description": "Paint the page.", "parameters": {"type": "object", "properties": {}}}
+    offered = {"tools": [paint], "context": [{"description": "The page", "value": "blue"}]}
+    called = checked(post(url, run_input(thread, user("call paint")) | offered).content)
+    call = next(event for event in called if event["type"] == "TOOL_CALL_START")
+    assert call["toolCallName"] == "paint"
+    assert called[-1]["outcome"] == {"type": "success", "pendingToolCallIds": [call["toolCallId"]]}
+    assert [event for event in called if event["type"] == "TOOL_CALL_RESULT"] == []
+
+    unanswered = checked(post(url, run_input(thread, user("hello")) | offered).content)
+    assert unanswered[0]["code"] == "tool_call_open"
+    result = {"id": "result", "role": "tool", "toolCallId": call["toolCallId"], "content": "painted"}
+    events = checked(post(url, run_input(thread, result, user("thanks", "u2")) | offered).content)
+    assert events[-1]["outcome"] == {"type": "success"}
+    kinds = [message["type"] for message in state_of(served, thread)["values"]["messages"]]
+    assert kinds == ["human", "ai", "tool", "human", "ai"]
+
+    again = checked(post(url, run_input(thread, user("call paint")) | offered).content)
+    answer = result | {"id": "second", "toolCallId": again[-1]["outcome"]["pendingToolCallIds"][0]}
+    resumed = checked(post(url, run_input(thread, answer) | offered).content)
+    assert [event["content"] for event in resumed if event["type"] == "TOOL_CALL_RESULT"] == ["painted"]
+    assert "painted" in text_of(resumed)
+    conflict = httpx.post(
+        url, json=run_input("x", user("hi")) | {"tools": [paint | {"name": "calculator"}]}, timeout=30
+    )
+    assert (conflict.status_code, conflict.json()["code"]) == (422, "invalid_input")

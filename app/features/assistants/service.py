@@ -245,6 +245,18 @@ class AssistantService:
             raise NotFound(f"Graph {name!r} not found. Expected one of: {self._agents.names()}")
         return agent, name
 
+    async def runnable(self, principal: Principal, named: str) -> Agent:
+        """Return the agent of an assistant that the principal may run.
+
+        Raises ``Invalid`` for an unknown name, ``NotFound``, ``Forbidden``.
+        """
+        owned = await self.reach(principal, named)
+        _, name = await self.resolve(principal.tenant_id, named, owned)
+        agent = self._agents.get(name)
+        if agent is None:
+            raise NotFound(f"Graph {name!r} not found. Expected one of: {self._agents.names()}")
+        return agent
+
     def _shown(self, row: Row[Any]) -> Assistant:
         return from_row(Assistant, row, **self._description(row))
 

@@ -3,6 +3,7 @@
 - ``controller``: HTTP routes of AG-UI, where each assistant is an agent
 - ``copilotkit``: HTTP routes of CopilotKit's runtime, which speak AG-UI too
 - ``starting``: start the run that a request asks for, once
+- ``offers``: tools of the application, and what the model is to know
 - ``inbound``: what a request brings: new messages, an edit of earlier ones, answers, changes of the state
 - ``messages``: messages of a thread as AG-UI shows them, and the other way
 - ``projection``: a run's events as AG-UI's events

@@ -17,7 +17,8 @@ from app.protocols.ag_ui.projection import (
     EVENT_ID,
     RunOnWire,
     frame,
-    interrupted,
+    is_client_call,
+    outcome_of,
     run_error,
     run_finished,
     run_started,
@@ -110,7 +111,8 @@ def _end(run: RunOnWire, last: Run | None, thread: Thread) -> Event:
         return run_error(str(error.get("message") or "The run failed."), str(error.get("error") or last.status))
     waiting = thread.interrupts if isinstance(thread.interrupts, dict) else {}
     if questions := [question for asked in waiting.values() for question in asked]:
-        return run_finished(run, interrupted(questions))
+        calls = [question["value"]["call_id"] for question in questions if is_client_call(question)]
+        return run_finished(run, outcome_of(questions, calls, run))
     cancelled = last is not None and last.status == RunStatus.INTERRUPTED
     return run_finished(run, {"type": "cancelled" if cancelled else "success"})
 

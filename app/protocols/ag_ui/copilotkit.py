@@ -34,6 +34,7 @@ VERSION = "1.75.0"
 CAPABILITIES: dict[str, Any] = {
     "transport": {"streaming": True, "resumable": True},
     "state": {"snapshots": True, "deltas": True, "persistentState": True},
+    "tools": {"supported": True, "clientProvided": True},
     "reasoning": {"supported": True, "streaming": True},
     "humanInTheLoop": {"supported": True, "approvals": True, "interrupts": True, "approveWithEdits": True},
 }
@@ -197,8 +198,7 @@ async def _stop(
 async def _check_agent(gateway: ProtocolGateway, principal: Principal, agent: str) -> None:
     """Raise ``NotFound`` for an agent that the principal may not run, or that does not exist."""
     try:
-        owned = await gateway.assistants.reach(principal, agent)
-        await gateway.assistants.resolve(principal.tenant_id, agent, owned)
+        await gateway.assistants.runnable(principal, agent)
     except Invalid as error:
         raise NotFound(f"The agent {agent[:200]!r} does not exist.") from error
 

@@ -12,6 +12,7 @@ import msgspec
 from app.features.threads.structs import ThreadState
 from app.protocols.ag_ui.errors import RunRefused
 from app.protocols.ag_ui.messages import TYPES, read, read_content
+from app.protocols.ag_ui.projection import is_client_call
 from app.protocols.ag_ui.structs import AGUIMessage, ResumeEntry, RunAgentInput
 from app.protocols.parts import text_in
 
@@ -58,7 +59,14 @@ def turn_of(data: RunAgentInput, thread: Thread) -> Turn:
     if thread.messages:  # the thread has its own answers: others were never committed
         news = [(at, message) for at, message in news if message.role not in {"assistant", "tool"}]
     if thread.questions:
-        return Turn(answers=_answers(data.resume or [], thread.questions, brings_news=bool(news)))
+        calls = [question for question in thread.questions if is_client_call(question)]
+        asked = [question for question in thread.questions if not is_client_call(question)]
+        answers = _answers(data.resume or [], asked, brings_news=bool(news)) | _results(data.messages, calls)
+        if not news:
+            return Turn(answers=answers)
+        called = {call["value"]["call_id"] for call in calls}  # results, and what the user says after them
+        results = [(at, message) for at, message in spoken if message.tool_call_id in called]
+        return Turn([read(message, at) for at, message in (*results, *news)])
     if data.resume and not news:
         raise RunRefused("interrupt_closed", "These interrupts are not open: they were answered before.")
     at = next((at for at, (_, message) in enumerate(spoken) if _is_edited(message, stored)), None)
@@ -86,6 +94,25 @@ def _is_edited(message: AGUIMessage, stored: dict[str, dict[str, Any]]) -> bool:
     return text_in(read_content(message.content)) != text_in(known.get("content"))
 
 
+def _results(messages: Sequence[AGUIMessage], calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return the results of ``calls`` by the question's id. Raises ``RunRefused`` if one is missing."""
+    results = {message.tool_call_id: message for message in messages if message.role == "tool"}
+    missing = [call["value"]["call_id"] for call in calls if call["value"]["call_id"] not in results]
+    if missing:
+        raise RunRefused(
+            "tool_call_open",
+            f"Tools of the application were called: send a message with the role tool for {', '.join(missing)}.",
+        )
+    return {str(call["id"]): _result(results[call["value"]["call_id"]]) for call in calls}
+
+
+def _result(message: AGUIMessage) -> dict[str, Any]:
+    content = read_content(message.content)
+    if message.error is not None:
+        return {"content": content or message.error, "status": "error"}
+    return {"content": content}
+
+
 def _answers(given: Sequence[ResumeEntry], questions: Sequence[dict[str, Any]], *, brings_news: bool) -> dict[str, Any]:
     """Return the answers by the question's id. Raises ``RunRefused`` if an open question has none."""
     entries = {entry.interrupt_id: entry for entry in given}
@@ -94,7 +121,7 @@ def _answers(given: Sequence[ResumeEntry], questions: Sequence[dict[str, Any]], 
         raise RunRefused(
             "interrupt_open", f"Interrupts are open: answer each of them in resume. They are {', '.join(missing)}."
         )
-    if brings_news:
+    if brings_news and questions:
         raise RunRefused("interrupt_open", "Interrupts are open: send new messages once their answers have run.")
     return {str(question["id"]): _answer(entries[question["id"]], question.get("value")) for question in questions}
 

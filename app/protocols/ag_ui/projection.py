@@ -12,6 +12,7 @@ from uuid import UUID
 
 import msgspec
 
+from app.agents.tool_loop.client_tools import CLIENT_TOOL_CALL
 from app.domain.events import Event, Interrupted, MessageDelta, Retracted, RunStarted, StepCommitted
 from app.domain.messages import Usage
 from app.domain.state import MESSAGES
@@ -295,13 +296,10 @@ class AGUIProjection:
                     "The run did not end in time." if failure is None else failure.message,
                     ERROR_CODES[part.state] if failure is None else failure.error,
                 )
-            case RunState.ASKING:
-                ending = run_finished(self._run, interrupted(self._questions))
             case RunState.CANCELLED:
                 ending = run_finished(self._run, {"type": "cancelled"})
             case _:
-                pending = {"pendingToolCallIds": list(self._calls)} if self._calls and not self._run.legacy else {}
-                ending = run_finished(self._run, {"type": "success", **pending})
+                ending = run_finished(self._run, outcome_of(self._questions, list(self._calls), self._run))
         if part.usage.total_tokens:
             ending["usage"] = [usage_of(part.usage)]
         yield ending
@@ -350,9 +348,21 @@ def run_error(message: str, code: str) -> dict[str, Any]:
     return {"type": "RUN_ERROR", "message": message, "code": code}
 
 
-def interrupted(questions: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the outcome of a run that waits for people."""
-    return {"type": "interrupt", "interrupts": [_interrupt(question) for question in questions]}
+def outcome_of(questions: Sequence[dict[str, Any]], pending: Sequence[str], run: RunOnWire) -> dict[str, Any]:
+    """Return the outcome of a run with open ``questions``, or with ``pending`` calls of the application's tools.
+
+    Such a call is no interrupt: its result is a message of the next request.
+    """
+    interrupts = [_interrupt(question) for question in questions if not is_client_call(question)]
+    if interrupts:
+        return {"type": "interrupt", "interrupts": interrupts}
+    return {"type": "success", **({"pendingToolCallIds": list(pending)} if pending and not run.legacy else {})}
+
+
+def is_client_call(question: dict[str, Any]) -> bool:
+    """Whether a question is a call of one of the application's tools, which waits for its result."""
+    value = question.get("value")
+    return isinstance(value, dict) and value.get("type") == CLIENT_TOOL_CALL
 
 
 def _interrupt(question: dict[str, Any]) -> dict[str, Any]:

@@ -9,15 +9,17 @@ from uuid import UUID
 
 import msgspec
 
+from app.agents.port import Agent
 from app.base.errors import Invalid, NotFound, Unavailable
 from app.base.offload import offload
-from app.engine.structs import CommandBody, ConfigBody, Run, RunCreate
+from app.engine.structs import CommandBody, Run, RunCreate
 from app.features.access.idempotency import MAX_KEY_LENGTH
 from app.features.runs.service import RunService
 from app.features.threads.structs import HistoryQuery
 from app.infra.http.query_params import AnyRequest
 from app.protocols.ag_ui.inbound import Thread, changed_values, lacks_messages, turn_of
 from app.protocols.ag_ui.messages import shown
+from app.protocols.ag_ui.offers import offered_by
 from app.protocols.ag_ui.projection import AGUIProjection, RunOnWire
 from app.protocols.ag_ui.structs import RunAgentInput
 from app.protocols.gateway import OBSERVABLE, ProtocolGateway
@@ -35,9 +37,6 @@ RUNS_PAGE = 100
 
 RETRY_DELAY = 0.5
 """Seconds between retries while the database is unavailable."""
-
-CONFIGURABLE = "ag_ui"
-"""Member of a run's ``configurable`` with what applications pass: ``context`` and ``forwardedProps``."""
 
 
 class Started(NamedTuple):
@@ -116,10 +115,7 @@ async def start(
         return Started(thread_id, on_wire(run, data.thread_id, legacy=data.is_legacy))
     body = await _body(gateway, principal, assistant, data, thread_id)
     given, hidden = _given(body.input)  # before it is encoded, which releases it
-    try:
-        run_id = (await gateway.runs.create(principal, thread_id, body, key)).run_id
-    except Invalid as error:
-        raise _named_agent(error, assistant, gateway) from error
+    run_id = (await gateway.runs.create(principal, thread_id, body, key)).run_id
     behind = BEHIND in (body.metadata or {})
     named = RunOnWire(run_id, data.thread_id, data.run_id, data.parent_run_id, given, hidden, behind, data.is_legacy)
     return Started(thread_id, named)
@@ -141,6 +137,7 @@ async def _key(principal: Principal, thread_id: UUID, data: RunAgentInput, reque
 async def _body(
     gateway: ProtocolGateway, principal: Principal, assistant: str, data: RunAgentInput, thread_id: UUID
 ) -> RunCreate:
+    agent = await _agent(gateway, principal, assistant)
     thread = await thread_of(gateway, principal, thread_id)
     turn = turn_of(data, thread)
     metadata: dict[str, Any] = {"protocol": "ag-ui", RUN_ID: data.run_id}
@@ -154,7 +151,7 @@ async def _body(
     elif turn.after is not None:
         work = {"checkpoint_id": str(await _input_of(gateway, principal, thread_id, turn.after, before=False))}
     else:
-        values = await _changed(gateway, principal, assistant, data, thread)
+        values = _changed(agent, data, thread)
         work = {"input": {**values, "messages": list(turn.messages)}}
         if turn.before is not None:
             work["checkpoint_id"] = str(await _input_of(gateway, principal, thread_id, turn.before, before=True))
@@ -163,17 +160,9 @@ async def _body(
         stream_mode=OBSERVABLE,
         if_not_exists="create",
         metadata=metadata,
-        config=_config(data),
+        **offered_by(data, agent),
         **work,
     )
-
-
-def _config(data: RunAgentInput) -> ConfigBody | None:
-    context = [{"description": entry.description, "value": entry.value} for entry in data.context or ()]
-    passed = {"context": context} if context else {}
-    if data.forwarded_props:
-        passed["forwardedProps"] = data.forwarded_props
-    return ConfigBody(configurable={CONFIGURABLE: passed}) if passed else None
 
 
 async def thread_of(gateway: ProtocolGateway, principal: Principal, thread_id: UUID) -> Thread:
@@ -184,13 +173,10 @@ async def thread_of(gateway: ProtocolGateway, principal: Principal, thread_id: U
         return Thread()
 
 
-async def _changed(
-    gateway: ProtocolGateway, principal: Principal, assistant: str, data: RunAgentInput, thread: Thread
-) -> dict[str, Any]:
+def _changed(agent: Agent, data: RunAgentInput, thread: Thread) -> dict[str, Any]:
     """Return what the client has changed of the state, as far as the agent takes it as input."""
     if not data.state:
         return {}
-    agent, _ = await gateway.assistants.agent(principal, assistant)
     accepted = (agent.schemas().get("input_schema") or {}).get("properties") or {}
     return changed_values(data.state, thread.values, accepted.keys() - {"messages"})
 
@@ -223,8 +209,10 @@ async def _run_that_brought(gateway: ProtocolGateway, principal: Principal, thre
     raise NotFound("No run of this thread brought that message under its id: send it as a new one.")
 
 
-def _named_agent(error: Invalid, assistant: str, gateway: ProtocolGateway) -> Exception:
-    """Return the error of an unknown agent, if ``error`` is about it."""
-    if not any(pointer == "/assistant_id" for pointer, _ in error.errors):
-        return error
-    return NotFound(f"The agent {assistant[:200]!r} does not exist. Agents: {', '.join(gateway.assistants.names())}.")
+async def _agent(gateway: ProtocolGateway, principal: Principal, assistant: str) -> Agent:
+    """Return the agent to run. Raises ``NotFound``, naming those there are."""
+    try:
+        return await gateway.assistants.runnable(principal, assistant)
+    except Invalid as error:
+        names = ", ".join(gateway.assistants.names())
+        raise NotFound(f"The agent {assistant[:200]!r} does not exist. Agents: {names}.") from error
