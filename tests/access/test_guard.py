@@ -34,6 +34,12 @@ OPEN_ROUTES = {
 }
 """The routes that need no key."""
 
+ISSUER_ROUTES = {
+    "GET /.well-known/oauth-protected-resource",
+    "GET /.well-known/oauth-protected-resource/{path:path}",
+}
+"""Routes that need no key, and say nothing without an issuer of tokens."""
+
 FILES = {"name": "docs.js", "path": "/icon.svg", "assistant": "echo"}
 """Values of path parameters that name a file, and of an agent with a card."""
 
@@ -64,14 +70,15 @@ async def test_every_route_needs_a_key_but_the_listed_ones(service: Service) -> 
         await asyncio.sleep(0.02)
     answers = await statuses(service)
     assert len(answers) > 25
-    assert {route for route, status in answers.items() if status != 401} == OPEN_ROUTES
+    assert {route for route, status in answers.items() if status != 401} == OPEN_ROUTES | ISSUER_ROUTES
     assert {answers[route] for route in OPEN_ROUTES} == {200}
+    assert {answers[route] for route in ISSUER_ROUTES} == {404}
     assert await statuses(service, "as_0123456789abcdef_" + "A" * 43) == answers
 
 
 async def test_a_key_without_scopes_is_forbidden_every_route_that_needs_one(service: Service, tenant: str) -> None:
     answers = await statuses(service, await service.key(tenant, MONITOR))
-    assert {route for route, status in answers.items() if status != 403} == OPEN_ROUTES
+    assert {route for route, status in answers.items() if status != 403} == OPEN_ROUTES | ISSUER_ROUTES
 
 
 async def test_a_refusal_is_a_problem_that_says_what_to_send(service: Service) -> None:

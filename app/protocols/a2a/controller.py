@@ -225,22 +225,22 @@ class A2AController(Controller):
         params = {"taskId": task_id}
         return await _over_http(request, gateway, principal, assistant, "ListTaskPushNotificationConfigs", params)
 
-    @get("/tasks/{task_id:str}/pushNotificationConfigs/{config:str}", summary="Show a push configuration")
+    @get("/tasks/{task_id:str}/pushNotificationConfigs/{config_id:str}", summary="Show a push configuration")
     async def config(
         self,
         assistant: FromPath[str],
         task_id: FromPath[str],
-        config: FromPath[str],
+        config_id: FromPath[str],
         principal: CurrentPrincipal,
         gateway: Gateway,
         request: AnyRequest,
     ) -> OpenResponse:
         """Credentials are not shown."""
-        params = {"taskId": task_id, "id": config}
+        params = {"taskId": task_id, "id": config_id}
         return await _over_http(request, gateway, principal, assistant, "GetTaskPushNotificationConfig", params)
 
     @delete(
-        "/tasks/{task_id:str}/pushNotificationConfigs/{config:str}",
+        "/tasks/{task_id:str}/pushNotificationConfigs/{config_id:str}",
         status_code=200,
         opt={**WRITES, **HTTP_SHAPE},
         summary="Delete a push configuration",
@@ -249,13 +249,13 @@ class A2AController(Controller):
         self,
         assistant: FromPath[str],
         task_id: FromPath[str],
-        config: FromPath[str],
+        config_id: FromPath[str],
         principal: CurrentPrincipal,
         gateway: Gateway,
         request: AnyRequest,
     ) -> OpenResponse:
         """Nothing happens if it does not exist."""
-        params = {"taskId": task_id, "id": config}
+        params = {"taskId": task_id, "id": config_id}
         return await _over_http(request, gateway, principal, assistant, "DeleteTaskPushNotificationConfig", params)
 
     @get("/extendedAgentCard", summary="Show the extended card of an agent")
