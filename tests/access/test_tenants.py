@@ -71,6 +71,8 @@ def nothing_done(path: str) -> set[int]:
     """Return the statuses that say so for an unknown id: some routes stop or resume only what there is."""
     if path.startswith("/copilotkit"):
         return {200}
+    if "{config_id}" in path:
+        return {404, 200}  # it is deleted as often as it is asked for
     return {204} if "{chat_id}" in path else {404, 422, 400}
 
 
