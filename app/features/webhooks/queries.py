@@ -142,15 +142,17 @@ async def delete_config(session: Writer, tenant_id: UUID, thread_id: UUID, task_
 
 
 _PUSH_ENDED = sa.text("""
+    with ended as (select run_id, status from runs where tenant_id = :tenant and run_id = :run for share)
     insert into push_deliveries (tenant_id, run_id, thread_id, ended_run, task_id, config_id, url, host)
     select c.tenant_id, md5(r.run_id::text || c.task_id::text || c.config_id)::uuid, c.thread_id, r.run_id,
       c.task_id, c.config_id, c.url, coalesce(substring(c.url from '://([^/?#]+)'), '')
-    from push_configs c join runs r on r.tenant_id = c.tenant_id and r.run_id = :run
+    from push_configs c cross join ended r
     where c.tenant_id = :tenant and c.thread_id = :thread and c.task_id = :task and c.config_id = :config
       and r.status not in ('pending', 'running')
     on conflict do nothing
 """)
-"""The same delivery as that of the trigger ``push_fill``."""
+"""The same delivery as that of the trigger ``push_fill``. The lock makes an end in progress either finish first, and be
+seen here, or wait until the configuration is committed, and be seen by the trigger."""
 
 
 async def push_ended(session: Writer, parameters: dict[str, Any]) -> None:
