@@ -28,6 +28,7 @@ class TaskServer:
         self.answers: list[Any] = []
         self.status = "working"
         self.fail = False
+        self.failed = 0
         self._ids = itertools.count(1)
         self.app = Starlette(routes=[Route("/mcp", self._serve, methods=["POST"])])
 
@@ -36,6 +37,7 @@ class TaskServer:
         method, params = message["method"], message.get("params", {})
         self.requests.append((method, request.headers.get("mcp-name")))
         if self.fail:
+            self.failed += 1
             return JSONResponse({"detail": "away"}, 503)
         result = {"resultType": "complete", **self._result(method, params)}
         return JSONResponse({"jsonrpc": "2.0", "id": message["id"], "result": result})

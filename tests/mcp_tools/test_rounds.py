@@ -84,7 +84,7 @@ async def test_a_task_is_followed_by_another_process_and_not_called_again(
         second = asyncio.create_task(run(found, context, "build"))
         await eventually(lambda: len(server.requests) > 6)
         server.fail = True  # away for a moment
-        await asyncio.sleep(0.1)
+        await eventually(lambda: server.failed)
         server.fail, server.status = False, "completed"
         results = await second
     assert [message.content for message in results.messages] == ["built by task-1"]

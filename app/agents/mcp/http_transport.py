@@ -23,6 +23,8 @@ MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 """Bytes of one response, a stream's included."""
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 """Bytes of a response that is one JSON message, or of one event of a stream."""
+AWAY = frozenset({502, 503, 504})
+"""What proxies answer for a server that is away: whether it got the request is not known."""
 UNSENT = -32_099
 """Code of the error for a request that did not reach the server."""
 LOST = "the connection was lost before the answer was complete"
@@ -73,6 +75,9 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
             return _unsent(_reason(error), request)
         except (aiohttp.ClientError, OSError) as error:
             return _failed(BROKEN, f"the connection was lost: {_reason(error)}", request)
+        if response.status in AWAY:
+            response.close()
+            return _failed(BROKEN, f"the server answered with status {response.status}", request)
         if response.headers.get("Content-Encoding", "identity").lower() not in {"", "identity"}:
             response.close()
             return _failed(BROKEN, "the server sent a compressed body, which was not asked for", request)
