@@ -42,6 +42,8 @@ async def furnished(service: Service, key: str) -> dict[str, str]:
         "chat_id": thread["thread_id"],
         "run_id": run["run_id"],
         "task_id": run["run_id"],
+        "response_id": f"resp_{run['run_id'].replace('-', '')}",
+        "conversation_id": f"conv_{thread['thread_id'].replace('-', '')}",
         "cron_id": cron["cron_id"],
         "checkpoint_id": state["checkpoint"]["checkpoint_id"],
     }
@@ -95,7 +97,7 @@ async def test_an_id_of_another_tenant_in_a_path_is_unknown(service: Service, te
             answers = []
             for ids in (foreign, unknown):
                 body = None if method in {"GET", "DELETE"} else {"assistant_id": "echo", "values": {}}
-                target = path.format(**ids, namespace="inner", assistant="echo", agent="echo")
+                target = path.format(**ids, namespace="inner", assistant="echo", agent="echo", config="one")
                 answers.append(await service.client.request(method, target, json=body, headers={"x-api-key": key}))
             got, expected = (seen(answer, *foreign.values(), *unknown.values()) for answer in answers)
             assert got == expected, f"{method} {path} {foreign}"
