@@ -16,6 +16,7 @@ from app.agents.tools.function_tool import FunctionTool
 from app.base.errors import ModelUnavailable, StepLimit, TokenLimit
 from app.domain.events import Custom, MessageAdded, MessageDelta
 from app.domain.messages import AIMessage, HumanMessage, ToolCall, ToolMessage, Usage
+from app.infra.telemetry.logs import hide_raised
 from app.providers.llm.port import Finished, Model, ModelEvent, ModelRequest, TextDelta, ToolCallDelta
 from app.tools import ToolContext, tool
 from tests.llm.scripted_model import ScriptedModel
@@ -287,7 +288,7 @@ async def test_a_failing_tool_is_logged_without_its_message() -> None:
         raise LookupError(f"no account for {card}")
 
     run = FakeRunContext()
-    with capture_logs() as lines:
+    with capture_logs(processors=[hide_raised]) as lines:
         await run.play(agent(ScriptedTurns([call("pay", '{"card": "4111-1111"}')], [TextDelta("ok")]), pay), "go")
     (line,) = [line for line in lines if line["event"] == "tool_failed"]
     assert (line["log_level"], line["tool"], line["run_id"]) == ("warning", "pay", str(run.run_id))

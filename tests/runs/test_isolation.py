@@ -12,6 +12,7 @@ from app.base.errors import LeaseLost
 from app.base.tasks import run_concurrently
 from app.domain.events import MessageDelta
 from app.infra.db.engine import Database
+from app.infra.telemetry.logs import hide_raised
 from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, fetch, step
 
 
@@ -58,7 +59,7 @@ async def test_the_log_has_the_class_and_location_of_an_error_but_not_its_text(d
     async def work(_: RunContext) -> RunOutcome:
         raise RuntimeError("the secret of the prompt")
 
-    with capture_logs() as lines:
+    with capture_logs(processors=[hide_raised]) as lines:
         async with engine_on(database, SteeredAgent("steered", work)) as engine:
             run = await engine.begin("x", agent="steered")
             await engine.result(run)

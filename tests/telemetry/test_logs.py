@@ -91,6 +91,17 @@ def test_a_traceback_shows_no_local_variables(layout: Any) -> None:
     assert "canary" not in out.getvalue().replace('canary = "can"', "").replace("len(canary)", "")
 
 
+def test_what_agents_and_tools_raised_is_shown_to_their_developer_only() -> None:
+    error = ValueError("a prompt")
+    for tracebacks in (False, True):
+        out = io.StringIO()
+        set_up("INFO", "json", out, tracebacks=tracebacks)
+        structlog.get_logger("app").warning("tool_failed", at="tools.py:3", raised=error)
+        [line] = lines(out)
+        assert ("ValueError: a prompt" in line.get("exception", "")) is tracebacks
+        assert ("at" in line, "raised" in line) == (not tracebacks, False)
+
+
 def test_records_of_libraries_become_lines_too() -> None:
     out = io.StringIO()
     set_up("INFO", "json", out)

@@ -63,7 +63,7 @@ def set_up(
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
             _hide_secrets,
-            _show_raised if tracebacks else _hide_raised,
+            _show_raised if tracebacks else hide_raised,
             *_rendering(layout),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(min_level),
@@ -138,7 +138,8 @@ def _hide_secrets(_logger: LogSink, _method: str, fields: Fields) -> Fields:
     return fields
 
 
-def _hide_raised(_logger: LogSink, _method: str, fields: Fields) -> Fields:
+def hide_raised(_logger: LogSink, _method: str, fields: Fields) -> Fields:
+    """Drop ``raised``, an error of an agent or a tool, whose text may hold a prompt or a secret."""
     fields.pop("raised", None)
     return fields
 
