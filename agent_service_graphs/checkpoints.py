@@ -199,8 +199,8 @@ class Document:
         for name, (updates, _) in counted.items():
             if updates and name not in record.checkpoint["channel_values"]:
                 raise CannotStore(
-                    f"The channel {name!r} of a graph that a node calls is a DeltaChannel, which cannot be stored "
-                    "there: add that graph as a node, or use another reducer."
+                    f"The checkpoint has no value of the DeltaChannel {name!r}, which changed: a class that sets "
+                    "its own snapshot_frequency must set it to 1."
                 )
 
     def put_writes(self, record: Record, writes: Sequence[tuple[str, Any]], task: str, path: str) -> None:

@@ -25,17 +25,6 @@ ALWAYS_AVAILABLE = (EphemeralValue, LastValue)
 """Channels whose stored value means that they hold one; others are asked."""
 
 
-def keep_whole_values(graph: Graph) -> None:
-    """Make the graph's channels that are stored as differences (``DeltaChannel``) give their value with each change.
-
-    The engine stores lists element by element anyway, and clients read values; so no checkpoint depends on others.
-    """
-    for one in [graph, *(found for _, found in graph.get_subgraphs(recurse=True))]:
-        for channel in getattr(one, "channels", {}).values():
-            if hasattr(channel, "snapshot_frequency"):
-                channel.snapshot_frequency = 1
-
-
 def next_nodes(graph: Graph, checkpoint: Checkpoint) -> list[str]:
     """Return the nodes that run next from ``checkpoint``: the targets of its sends, then those that are triggered."""
     values, versions = checkpoint["channel_values"], checkpoint["channel_versions"]

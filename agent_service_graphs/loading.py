@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import importlib
 import importlib.util
 import inspect
@@ -11,15 +12,30 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+from langgraph.channels.delta import DeltaChannel
 from langgraph.pregel import Pregel
-
-from agent_service_graphs.describing import keep_whole_values
 
 Graph = Pregel[Any, Any, Any, Any]
 
 
 class BrokenGraph(Exception):
     """A graph cannot be used: the reason, with file and line where known."""
+
+
+def keep_whole_values() -> None:
+    """Make every ``DeltaChannel`` of this process give its value with each change instead of every hundredth.
+
+    The engine stores lists element by element anyway, and clients read values; so no checkpoint depends on others. It
+    is done where channels are made: graphs that a node calls, as tools call subagents, are found in no other way.
+    """
+    make = DeltaChannel.__init__
+
+    @functools.wraps(make)
+    def make_whole(self: DeltaChannel[Any], *arguments: Any, **options: Any) -> None:
+        make(self, *arguments, **options)
+        self.snapshot_frequency = 1
+
+    DeltaChannel.__init__ = make_whole  # type: ignore[method-assign]
 
 
 def load(code: str, folder: Path) -> Any:
@@ -133,5 +149,4 @@ class GraphSource:
             raise BrokenGraph(
                 f"{self.code!r} is a {type(found).__name__}: name a graph, a StateGraph, or a function that returns one"
             )
-        keep_whole_values(found)
         return found

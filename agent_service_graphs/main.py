@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_service_graphs.describing import described, drawn
-from agent_service_graphs.loading import BrokenGraph, GraphSource
+from agent_service_graphs.loading import BrokenGraph, GraphSource, keep_whole_values
 from agent_service_graphs.runs import GraphRun, failure, server_runtime
 from agent_service_graphs.stalls import POLL_SECONDS, StallWatch
 from agent_service_graphs.state import write_state
@@ -146,6 +146,7 @@ async def _serve(descriptor: int, status: int) -> None:
         gc.collect()
         gc.freeze()  # else every collection looks at all objects of the imported libraries, which takes 10 ms
 
+    keep_whole_values()
     worker = Worker(connection, on_loaded)
     connection.send(op="ready", python=sys.version.split()[0])
     await worker.serve()

@@ -52,6 +52,16 @@ async def test_a_channel_stored_as_differences_is_whole_in_every_checkpoint(clie
         assert values["lines"] == ["line 0", "line 1", "line 2", "line 3"]
 
 
+async def test_a_channel_stored_as_differences_outlives_a_question_of_a_graph_that_a_node_calls(
+    client: LangGraphClient,
+) -> None:
+    thread = (await client.threads.create())["thread_id"]
+    asked: Any = await client.runs.wait(thread, "delegating", input={})
+    assert [one["value"] for one in asked["__interrupt__"]] == ["after 3?"]
+    values: Any = await client.runs.wait(thread, "delegating", command={"resume": "answer"})
+    assert values["found"] == ["given", "line 1", "line 2", "answer", "line 4"]
+
+
 async def test_a_node_runs_a_graph_on_another_thread(client: LangGraphClient) -> None:
     thread = (await client.threads.create())["thread_id"]
     other = (await client.threads.create())["thread_id"]

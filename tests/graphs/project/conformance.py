@@ -12,6 +12,7 @@ from langgraph.checkpoint.conformance import checkpointer_test, validate
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
 
 Saver = BaseCheckpointSaver[Any]
 
@@ -155,6 +156,26 @@ delta = (
     .add_edge("idle", END)
     .compile()
 )
+
+
+def ask(state: Log) -> Log:
+    return {"lines": [interrupt(f"after {len(state['lines'])}?")]}
+
+
+CALLED = {
+    "log": StateGraph(Log)
+    .add_sequence([("first", write_line), ("second", write_line), ("idle", idle), ("ask", ask), ("last", write_line)])
+    .add_edge(START, "first")
+    .compile()
+}
+"""Found by no walk over the graphs: a node calls it by its name, as an agent's tool calls a subagent."""
+
+
+async def delegate(state: Report) -> Report:
+    return {"found": (await CALLED["log"].ainvoke({"lines": ["given"]}))["lines"]}
+
+
+delegating = StateGraph(Report).add_node("delegate", delegate).add_edge(START, "delegate").compile()
 
 counter = StateGraph(Count).add_node(add).add_edge(START, "add").compile()
 
