@@ -36,6 +36,11 @@ def test_a_visitor_talks_to_an_agent(browser: Browser, console: Served) -> None:
         assert page.inner_text(".call-state").startswith("done")
         thread = page.url
         assert "/console/threads/" in thread
+        page.click(".row.ai >> nth=1 >> [aria-label='Show the events of its run']")
+        page.wait_for_selector(".events li >> text=end")
+        assert re.search(r"messages\s+\d+ chunks .*answered: 84", page.inner_text(".events"))
+        page.click(".events summary >> text=updates >> nth=0")
+        assert '"tool_calls"' in page.inner_text(".events pre")
         assert_accessible(page)
 
         # a second tab on the same thread sees what the first one says
@@ -163,7 +168,7 @@ def test_a_run_is_stopped_and_a_lost_server_loses_nothing(browser: Browser, cons
         watched.complaints.clear()  # what the browser says of requests that failed
 
 
-def test_a_thread_goes_on_from_its_history_and_every_page_fits_a_phone(browser: Browser, console: Served) -> None:
+def test_a_thread_goes_on_from_its_history(browser: Browser, console: Served) -> None:
     with watching(browser, console) as watched:
         thread = httpx.post(f"{console.base}/threads", json={}).json()["thread_id"]
         body = {"assistant_id": "assistant", "input": "What is 2+3?"}
@@ -173,6 +178,7 @@ def test_a_thread_goes_on_from_its_history_and_every_page_fits_a_phone(browser: 
         assert page.locator(".bar").count() >= 3
         assert "answered: 5" in page.inner_text(".diff")
         assert_accessible(page)
+        assert re.search(r"queue \d+ m?s · input \d+ m?s · agent \d+ m?s · tools", page.inner_text(".times"))
         page.click(".checkpoint >> text=input >> nth=0")
         page.click("text=Go on from here")
         page.click("button:text-is('Go on')")
@@ -180,11 +186,71 @@ def test_a_thread_goes_on_from_its_history_and_every_page_fits_a_phone(browser: 
         page.wait_for_selector(".row.human")
         watched.answered(2)
 
-        page.click("a.nav >> text=Runs")
-        page.locator("tr", has_text="What is 2+3?").first.locator("text=Again").click()
-        page.wait_for_selector("text=↳ before >> nth=1")
+        # once more from a state that was edited, and the runs and two checkpoints side by side
+        page.click("text=History")
+        page.click(".checkpoint >> nth=0")
+        page.click("text=Go on from here")
+        page.fill("[aria-label='Values to write']", '{"messages": [{"role": "user", "content": "What is 4+5?"}]}')
+        page.fill("[aria-label='As node']", "__start__")
+        page.click("button:text-is('Go on')")
+        page.wait_for_selector(".row.ai >> text=answered: 9")
+        watched.answered(4)
+        page.click("text=History")
+        page.click(".run-events summary >> nth=0")
+        page.wait_for_selector(".events li >> text=end")
+        page.select_option("[aria-label='Compare with']", index=3)
+        assert "answered: 9" in page.inner_text(".compared")
+        page.click("text=Compare with the run before")
+        page.wait_for_selector(".sides .steps >> nth=1")
+        assert "answered: 9" in page.inner_text(".compared")
         assert_accessible(page)
 
+
+def test_an_operator_finds_stops_and_repeats_runs(browser: Browser, console: Served) -> None:
+    with httpx.Client(base_url=console.base, timeout=60) as http, watching(browser, console) as watched:
+        bodies = [{"assistant_id": "echo", "input": f"n {n}", "on_completion": "keep"} for n in range(60)]
+        assert http.post("/runs/batch", json=bodies).is_success
+        thread = http.post("/threads", json={"metadata": {"title": "A long one"}}).json()["thread_id"]
+        body = {"assistant_id": "refunds", "input": "call wait seconds=60", "metadata": {"user": "ada", "n": 1}}
+        assert http.post(f"/threads/{thread}/runs", json=body).is_success
+        page = watched.open("console/runs")
+        row = page.locator("tr", has_text="A long one").first
+        row.locator(".status.running").wait_for()
+        assert page.locator("tbody tr").count() == 50
+        page.click("text=Older runs")
+        page.locator("tbody tr").nth(60).wait_for()
+
+        page.fill("[aria-label='Metadata']", "user")
+        page.press("[aria-label='Metadata']", "Enter")
+        assert "user=ada" in page.inner_text(".problem")
+        page.fill("[aria-label='Metadata']", '{"user": "ada", "n": 1}')
+        page.select_option("[aria-label='Status']", "live")
+        page.select_option("[aria-label='Agent']", label="refunds")
+        page.select_option("[aria-label='Created']", label="in the last hour")
+        page.wait_for_function("() => document.querySelectorAll('tbody tr').length === 1")
+        assert_accessible(page)
+        row.locator("text=Stop").click()
+        page.wait_for_selector("text=No run here")
+        page.select_option("[aria-label='Status']", "interrupted")
+        row.locator("text=Again").click()
+        page.fill("[aria-label='Metadata']", "")
+        page.select_option("[aria-label='Status']", "")
+        page.locator("tr", has_text="A long one").nth(1).wait_for()
+        page.check("tr:has-text('A long one') >> nth=0 >> [type=checkbox]")
+        page.check("tr:has-text('A long one') >> nth=1 >> [type=checkbox]")
+        page.click("text=Compare two")
+        page.wait_for_selector(".sides .status.running, .sides .status.pending")
+        page.go_back()
+        page.locator("tr", has_text="A long one").first.locator("text=Stop").click()
+        page.wait_for_function("() => document.querySelectorAll('.status.running, .status.pending').length === 0")
+
+
+def test_every_page_fits_a_phone(browser: Browser, console: Served) -> None:
+    with watching(browser, console) as watched:
+        thread = httpx.post(f"{console.base}/threads", json={}).json()["thread_id"]
+        body = {"assistant_id": "assistant", "input": "What is 2+3?"}
+        assert httpx.post(f"{console.base}/threads/{thread}/runs/wait", json=body, timeout=60).status_code == 200
+        page = watched.open("console/runs")
         page.set_viewport_size({"width": 390, "height": 800})
         paths = ("", "inbox", "runs", "agents", "store", "documents", "crons", "webhooks", "health", "call")
         for path in (*paths, f"threads/{thread}", f"threads/{thread}/history"):

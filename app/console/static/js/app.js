@@ -20,6 +20,7 @@ const PAGES = {
   inbox: () => import("../pages/inbox.js"),
   agents: () => import("../pages/agents.js"),
   call: () => import("../pages/call.js"),
+  compare: () => import("../pages/compare.js"),
   store: () => import("../pages/store.js"),
   documents: () => import("../pages/documents.js"),
   crons: () => import("../pages/crons.js"),
@@ -73,12 +74,11 @@ class App {
 
   async _show() {
     const path = current();
-    const [first, second, third] = path.split("/");
     this._menu(false);
     this._page?.close?.();
     const turn = (this._turn = Symbol(path));
     try {
-      this._page = await pageOf(first, second, third, path);
+      this._page = await pageOf(path);
       if (this._turn !== turn) return this._page.close?.();
       fill(this._main, this._page.element);
       document.title = `${this._page.title ?? "Chat"} · agent-service`;
@@ -152,11 +152,12 @@ class App {
   }
 }
 
-async function pageOf(first, second, third, path) {
+async function pageOf(path) {
+  const [first, second, third, fourth] = path.split("/");
   if (!first) return new ChatPage("");
   if (first === "threads" && second && third === "history") {
     const { HistoryPage } = await import("../pages/history.js");
-    return new HistoryPage(second);
+    return new HistoryPage(second, fourth);
   }
   if (first === "threads" && second) return new ChatPage(second);
   const load = PAGES[first];

@@ -43,6 +43,17 @@ export function diffView(before, after) {
   }), rows.length > 200 && h("li", null, `… ${rows.length - 200} more`));
 }
 
+/** Return what differs between two states as a table, one of them in each column. */
+export function sideBySide(left, right, [leftName, rightName]) {
+  const rows = differences(left ?? {}, right ?? {});
+  if (!rows.length) return h("p.faint", null, "No value differs.");
+  const cell = (value) => h("td", null, value === undefined ? h("span.faint", null, "–") : brief(value));
+  return h("div.table-wrap", { tabindex: "0", role: "region", "aria-label": "Differences" }, h("table.compared", null,
+    h("thead", null, h("tr", null, ["Value", leftName, rightName].map((title) => h("th", { scope: "col" }, title)))),
+    h("tbody", null, rows.slice(0, 200).map((row) => h("tr", null, h("th", { scope: "row" }, h("code", null, row.path)), cell(row.before), cell(row.after))))),
+  rows.length > 200 && h("p.faint", null, `… ${rows.length - 200} more`));
+}
+
 function brief(value, before) {
   if (isObject(value) && value.type && "content" in value) {
     const calls = (value.tool_calls ?? []).map((call) => `${call.name}(${JSON.stringify(call.args)})`).join(", ");

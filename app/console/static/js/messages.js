@@ -25,7 +25,7 @@ function sourceOf(block) {
   return data ? `data:${source.mime_type ?? source.media_type ?? "image/png"};base64,${data}` : String(source.url ?? "");
 }
 
-/** Make the views of a thread's messages. `actions`: `edit(message)`, `redo(message)`, `fork(message)`. */
+/** Make the views of a thread's messages. `actions`: `edit`, `redo`, `fork` and `events`, each of a message. */
 export function messageView(message, session, actions) {
   if (message.type === "human") return new HumanView(message, actions);
   if (message.type === "ai") return new AnswerView(message, session, actions);
@@ -61,7 +61,8 @@ class AnswerView {
     this._actions = h("div.row-actions", null,
       iconButton("copy", "Copy answer", (event) => copy(textOf(this.message.content), event.currentTarget)),
       iconButton("redo", "Answer again", () => actions.redo(this.message)),
-      iconButton("fork", "Copy the thread up to here", () => actions.fork(this.message)));
+      iconButton("fork", "Copy the thread up to here", () => actions.fork(this.message)),
+      iconButton("runs", "Show the events of its run", () => actions.events(this.message, this.element)));
     this.element = h("article.row.ai", { "aria-label": "Agent" }, this.body, this._foot);
     this.update(message);
   }

@@ -341,23 +341,38 @@ export class Session extends EventTarget {
     return request(`/threads/${this.threadId}/runs/${runId}/cancel`, { method: "POST", headers: { "Idempotency-Key": uuid() } });
   }
 
+  /** Yield the states of this thread, newest first; the history is read as far as it is asked for. */
+  async *_states() {
+    let before = null;
+    for (let pages = 0; pages < 50; pages++) {
+      const states = await query(`/threads/${this.threadId}/history`, { limit: 20, ...(before && { before }) });
+      if (!states.length) return;
+      yield* states;
+      before = states.at(-1).checkpoint;
+    }
+  }
+
   /**
    * Return the checkpoint whose messages are the first `count` ones of this thread, the newest such; null if the
    * history does not reach so far back.
    */
   async checkpointWith(count) {
-    let before = null;
-    for (let pages = 0; pages < 50; pages++) {
-      const states = await query(`/threads/${this.threadId}/history`, { limit: 20, ...(before && { before }) });
-      for (const state of states) {
-        const messages = state.values?.messages ?? [];
-        const last = this.messages[count - 1];
-        if (messages.length === count && (!count || messages[count - 1].id === last.id)) return state;
-      }
-      if (!states.length) return null;
-      before = states.at(-1).checkpoint;
+    for await (const state of this._states()) {
+      const messages = state.values?.messages ?? [];
+      const last = this.messages[count - 1];
+      if (messages.length === count && (!count || messages[count - 1].id === last.id)) return state;
     }
     return null;
+  }
+
+  /** Return the id of the run that made a message; null if the history does not reach so far back. */
+  async runOf(message) {
+    let made = null;
+    for await (const state of this._states()) {
+      if (state.values?.messages?.some((one) => one.id === message.id)) made = state;
+      else if (made) break;
+    }
+    return made?.metadata?.run_id ?? null;
   }
 
   /** Go on from the checkpoint that has the first `count` messages: with other words, or, without, once more. */

@@ -4,6 +4,7 @@ import { agents, chosenAgent, chooseAgent, refreshThreads } from "../js/state.js
 import { call, get, post } from "../js/api.js";
 import { Composer } from "../js/composer.js";
 import { button, duration, fill, h, icon, iconButton, problemPlace } from "../js/dom.js";
+import { RunEvents } from "../js/events.js";
 import { RowList } from "../js/list.js";
 import { messageView } from "../js/messages.js";
 import { details, showQuestions } from "../js/questions.js";
@@ -260,6 +261,22 @@ export class ChatPage {
       }
       refreshThreads();
       go(`threads/${thread.thread_id}`);
+    } catch (error) {
+      this.composer.show(error);
+    }
+  }
+
+  /** Show or hide, under a message, the events of the run that made it. */
+  async events(message, row) {
+    const shown = row.querySelector(".run-events");
+    if (shown) return shown.remove();
+    if (this.session.run) return this.composer.show({ detail: "The run is live: its events can be opened when it has ended." });
+    try {
+      const runId = await this.session.runOf(message);
+      if (!runId) return this.composer.show({ detail: "No run of this thread's history made this message." });
+      const events = new RunEvents(this.session.threadId, runId);
+      row.append(events.element);
+      events.open();
     } catch (error) {
       this.composer.show(error);
     }

@@ -1,11 +1,14 @@
 /** The time machine of a thread: every checkpoint with what changed, as a waterfall, and a fork from any of them. */
 
 import { get, query } from "../js/api.js";
+import { nodeOf, stepsOf, took } from "../js/checkpoints.js";
 import { button, duration, empty, fill, fullDate, h, icon, number, pageHead, pretty, problemPlace, status } from "../js/dom.js";
-import { diffView } from "../js/diff.js";
+import { diffView, sideBySide } from "../js/diff.js";
+import { RunEvents } from "../js/events.js";
 import { drawGraph } from "../js/graph.js";
 import { tokens } from "../js/messages.js";
 import { go, link } from "../js/router.js";
+import { isLive, queuedFor, searchRuns } from "../js/runs.js";
 import { Session } from "../js/session.js";
 import { refreshThreads } from "../js/state.js";
 
@@ -14,8 +17,11 @@ const PAGE = 50;
 export class HistoryPage {
   title = "History";
 
-  constructor(threadId) {
+  /** `runId`: the run that is open at first; without, the newest. */
+  constructor(threadId, runId = "") {
     this._id = threadId;
+    this._opened = runId;
+    this._events = [];
     this._states = [];
     this._compared = null;
     this._list = h("ol.timeline", { "aria-label": "Checkpoints, newest first" });
@@ -31,7 +37,7 @@ export class HistoryPage {
   }
 
   async show() {
-    this._runsFound = await get(`/threads/${this._id}/runs?limit=100`);
+    this._runsFound = (await searchRuns({ thread_id: this._id, limit: 100 })).runs;
     this._ofRun = new Map(this._runsFound.map((run) => [run.run_id, run]));
     await this._load();
     if (this._states.length) this._choose(this._states[0]);
@@ -40,6 +46,10 @@ export class HistoryPage {
     const agent = this._runsFound[0]?.assistant_id;
     if (agent) this._drawing = await get(`/assistants/${agent}/graph`).catch(() => null);
     this._drawGraph();
+  }
+
+  close() {
+    for (const events of this._events) events.close();
   }
 
   async _load() {
@@ -77,10 +87,11 @@ export class HistoryPage {
     this._chosen = state;
     this._markChosen();
     const parent = this._parent(state);
-    const other = this._compared && this._states.find((one) => one.checkpoint_id === this._compared);
+    const other = this._states.find((one) => one.checkpoint_id === this._compared && one !== state);
+    const name = (one) => `step ${one.metadata?.step ?? "–"}, ${nodeOf(one, this._parent(one))}`;
     const against = h("select", { "aria-label": "Compare with" }, h("option", { value: "" }, "the step before"),
       this._states.filter((one) => one !== state).map((one) => h("option", { value: one.checkpoint_id, selected: one === other },
-        `step ${one.metadata?.step ?? "–"}, ${nodeOf(one, this._parent(one))}, ${new Date(one.created_at).toLocaleTimeString()}`)));
+        `${name(one)}, ${new Date(one.created_at).toLocaleTimeString()}`)));
     against.addEventListener("change", () => {
       this._compared = against.value;
       this._choose(state);
@@ -91,7 +102,7 @@ export class HistoryPage {
       h("p.faint", null, `${fullDate(state.created_at)} · next: ${state.next.join(", ") || "nothing"} · ${state.metadata?.source ?? ""}`),
       questions.length > 0 && h("p", null, icon("inbox", 15), ` ${questions.length} open questions`),
       h("div.filters", null, h("label.check", null, "Compare with ", against)),
-      diffView((other ?? parent)?.values ?? {}, state.values),
+      other ? sideBySide(other.values, state.values, [name(other), name(state)]) : diffView(parent?.values ?? {}, state.values),
       h("details", null, h("summary", null, "The whole state"), h("pre", { tabindex: "0" }, pretty(state.values))),
       this._fork(state)));
     this._drawGraph();
@@ -132,54 +143,40 @@ export class HistoryPage {
     fill(this._graph, h("article.card", null, h("h2", null, "Next in the graph"), drawGraph(this._drawing, lit)));
   }
 
-  /** Runs with their steps as bars on one scale of time. */
+  /** Runs with their time in the queue and their steps as bars on one scale of time. */
   _waterfall() {
-    const byRun = new Map();
-    for (const state of this._states) if (state.metadata?.run_id) (byRun.get(state.metadata.run_id) ?? byRun.set(state.metadata.run_id, []).get(state.metadata.run_id)).unshift(state);
-    fill(this._runs, this._runsFound.slice(0, 20).map((run) => {
-      const begun = Date.parse(run.created_at);
-      const steps = (byRun.get(run.run_id) ?? []).map((state) => ({ state, at: Date.parse(state.created_at) })).filter((one) => one.at >= begun);
-      const end = Math.max(begun + 1, steps.at(-1)?.at ?? 0, ["running", "pending"].includes(run.status) ? Date.now() : Date.parse(run.updated_at));
-      const whole = end - begun;
-      let before = begun;
-      const bars = steps.map(({ state, at }) => {
-        const [from, width] = [((before - begun) / whole) * 100, Math.max(0.6, ((at - before) / whole) * 100)];
-        const name = nodeOf(state, this._parent(state));
-        const label = `${name}: ${duration(at - before)}`;
-        before = at;
-        const bar = h("button.bar", { type: "button", title: label, "aria-label": label, class: name.includes("tools") ? "of-tools" : "", onclick: () => this._choose(state) }, h("span", null, name));
-        bar.style.left = `${from}%`;
-        bar.style.width = `${Math.min(width, 100 - from)}%`;
-        return bar;
-      });
-      const usage = usageOf(steps.map(({ state }) => state));
-      return h("details.card.run", { open: run === this._runsFound[0] }, h("summary", null, status(run.status), h("b", null, ` ${duration(whole)} `),
-        h("span.faint", null, `${fullDate(run.created_at)}${usage ? ` · ${tokens(usage)}` : ""} · ${number(steps.length)} steps`)),
-      h("div.waterfall", null, bars), h("p.faint.mono", null, run.run_id));
-    }));
+    this.close();
+    const shown = this._runsFound.slice(0, 20);
+    const opened = shown.find((run) => run.run_id === this._opened) ?? shown[0];
+    this._events = shown.map((run) => new RunEvents(this._id, run.run_id));
+    fill(this._runs, shown.map((run, index) => this._run(run, this._events[index], shown[index + 1], run === opened)));
   }
-}
 
-/** The node that made a state: what was next at the one before. */
-function nodeOf(state, parent) {
-  if (state.metadata?.source === "input") return "input";
-  if (state.metadata?.source === "update") return "edited";
-  if (parent?.next?.length) return parent.next.join(", ");
-  return state.metadata?.source === "fork" ? "fork" : state.next?.[0] === "__start__" ? "start" : "step";
-}
-
-function took(state, parent) {
-  const ms = parent ? Date.parse(state.created_at) - Date.parse(parent.created_at) : NaN;
-  return Number.isFinite(ms) && ms >= 0 && state.metadata?.source === "loop" ? ` · ${duration(ms)}` : "";
-}
-
-function usageOf(states) {
-  const first = new Set((states[0]?.values?.messages ?? []).map((message) => message.id));
-  const sum = { input_tokens: 0, output_tokens: 0 };
-  for (const message of states.at(-1)?.values?.messages ?? []) {
-    if (first.has(message.id) || !message.usage_metadata) continue;
-    sum.input_tokens += message.usage_metadata.input_tokens;
-    sum.output_tokens += message.usage_metadata.output_tokens;
+  _run(run, events, earlier, open) {
+    const steps = stepsOf(run, this._states);
+    const created = Date.parse(run.created_at);
+    const end = Math.max(created + 1, steps.at(-1)?.to ?? 0, isLive(run) ? Date.now() : Date.parse(run.ended_at));
+    const place = (bar, from, to) => {
+      const left = ((from - created) / (end - created)) * 100;
+      bar.style.left = `${left}%`;
+      bar.style.width = `${Math.min(Math.max(0.6, ((to - from) / (end - created)) * 100), 100 - left)}%`;
+      return bar;
+    };
+    const queued = queuedFor(run);
+    const wait = queued > 0 && place(h("div.bar.of-queue", { role: "img", title: `queue: ${duration(queued)}`, "aria-label": `queue: ${duration(queued)}` }, h("span", null, "queue")), created, created + queued);
+    const bars = steps.map(({ state, name, from, to }) => {
+      const label = `${name}: ${duration(to - from)}`;
+      return place(h("button.bar", { type: "button", title: label, "aria-label": label, class: name.includes("tools") ? "of-tools" : "", onclick: () => this._choose(state) }, h("span", null, name)), from, to);
+    });
+    const times = [`queue ${duration(queued)}`, ...steps.map(({ name, from, to }) => `${name} ${duration(to - from)}`)];
+    const compare = earlier && `compare/${this._id}.${earlier.run_id}/${this._id}.${run.run_id}`;
+    return h("details.card.run", { open }, h("summary", null, status(run.status), h("b", null, ` ${duration(end - created)} `),
+      h("span.faint", null, `${fullDate(run.created_at)}${run.usage ? ` · ${tokens(run.usage)}` : ""} · ${number(steps.length)} steps`),
+      run.attempts > 1 && h("span.status.interrupted", null, `${run.attempts} attempts`)),
+    run.error && h("p.problem", null, `${run.error.error}: ${run.error.message}`),
+    h("div.waterfall", null, wait, bars), h("p.faint.times", null, times.join(" · ")),
+    run.attempts > 1 && h("p", null, icon("redo", 14), ` Workers began this run ${run.attempts} times; its events show where the next one went on.`),
+    events.element,
+    h("p.faint.mono", null, run.run_id), compare && h("a", { href: link(compare), "data-go": compare }, "Compare with the run before"));
   }
-  return sum.output_tokens ? sum : null;
 }
