@@ -4,8 +4,10 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+from msgspec import Raw
 
 from app.domain.event_id import START, EventId
+from app.domain.events import InputApplied, Interrupted, StepCommitted
 from app.engine.streams.feed import MAX_BYTES, Feed, FeedTruncated, Frame
 
 
@@ -41,6 +43,20 @@ async def test_early_and_late_subscribers_get_the_same_frames() -> None:
     await asyncio.sleep(0)
     feed.close(finished=True)
     assert await early == await late == b"abc"
+
+
+def test_values_at_a_checkpoint_are_without_the_questions_of_an_interrupt() -> None:
+    feed = Feed()
+    feed.open(1)
+    asked = Interrupted(checkpoint_id="c", interrupts=Raw(b"[]"))
+    feed.push([frame("input"), frame("asks")], [[InputApplied("b", read=False)], [asked]])
+    assert feed.values_frame("c") is feed.values_frame("b") is None
+    feed.push([frame("input"), frame("asks")], [[InputApplied("c")], [asked]])
+    assert feed.values_frame("c") == frame("input")
+    feed.push(
+        [frame("updates", "updates"), frame("step"), frame("asks")], [[StepCommitted(1, "d", Raw(b"{}"))], [], []]
+    )
+    assert feed.values_frame("d") == frame("step")
 
 
 async def test_buffered_frames_come_as_one_chunk() -> None:

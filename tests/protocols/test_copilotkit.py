@@ -55,6 +55,9 @@ def test_a_thread_is_replayed_elsewhere_with_its_open_interrupt(runtime: str, st
     answered = post(f"{runtime}/agent/careful/run", resume)
     later = post(connect, {**without_version(run_input(thread)), "lastSeenEventId": last_seen})
     assert later.content == answered.content
+    first_seen = next(line[4:] for line in asked.text.split("\n") if line.startswith("id: "))
+    both = post(connect, {**without_version(run_input(thread)), "lastSeenEventId": first_seen})
+    assert both.content == asked.content.partition(b"\n\n")[2] + answered.content  # as it was, though now answered
     assert "84" in text_of(checked(answered.content))
     whole = checked(post(connect, run_input(thread)).content)
     messages = next(event for event in whole if event["type"] == "MESSAGES_SNAPSHOT")["messages"]
@@ -102,6 +105,23 @@ def test_a_connected_client_follows_runs_that_others_start(runtime: str, steered
     second = reader.events[4:]
     assert [event["threadId"] for event in second if event["type"] == "RUN_STARTED"] == [thread]
     assert text_of(second) == contents(other.json())[-1]
+
+
+def test_a_client_without_a_run_that_is_left_gets_what_the_thread_has(runtime: str, steered: Served) -> None:
+    thread = httpx.post(f"{steered.base}/threads", json={}, timeout=30).json()["thread_id"]
+    connect = f"{runtime}/agent/echo/connect"
+    empty = post(connect, run_input(thread)).text
+    seen = [line[4:] for line in empty.split("\n") if line.startswith("id: ")][-1]
+    first = post(f"{runtime}/agent/echo/run", run_input(thread, user("one")))
+    assert text_of(checked(first.content)) == "echo: one"
+    found = post(connect, {**run_input(thread), "lastSeenEventId": seen})
+    assert found.content == post(connect, run_input(thread)).content
+    assert "echo: one" in found.text
+    last = [line[4:] for line in first.text.split("\n") if line.startswith("id: ")][-1]
+    post(f"{runtime}/agent/echo/run", run_input(thread, user("two")))
+    run_id = first.headers["x-run-id"]
+    assert httpx.delete(f"{steered.base}/threads/{thread}/runs/{run_id}", timeout=30).status_code == 204
+    assert "echo: two" in post(connect, {**run_input(thread), "lastSeenEventId": last}).text
 
 
 def test_a_run_in_progress_is_stopped_by_its_thread(runtime: str) -> None:

@@ -16,7 +16,7 @@ import msgspec
 
 from app.base.offload import BULK, offload
 from app.domain.event_id import EventId
-from app.domain.events import Event
+from app.domain.events import Event, InputApplied, StepCommitted
 from app.domain.state import Values
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -83,6 +83,15 @@ decode_events = msgspec.json.Decoder(list[Event]).decode
 
 def _decoded(events: FrameEvents) -> Sequence[Event]:
     return events if not isinstance(events, bytes) else decode_events(events) if events else ()
+
+
+def _shows_values(event: Event, checkpoint_id: str) -> bool:
+    """Return whether a frame with the values at a checkpoint, and nothing more, is made of ``event``."""
+    match event:
+        case StepCommitted() | InputApplied(read=True):
+            return event.checkpoint_id == checkpoint_id
+        case _:
+            return False
 
 
 def encode_events(found: Iterable[FrameEvents]) -> list[bytes]:
@@ -262,9 +271,12 @@ class Feed:
         return (newest, events) if newest.seq > position else None
 
     def values_frame(self, checkpoint_id: str) -> AnyFrame | None:
-        """Return the buffered frame with the values at a checkpoint that an event tells of; None if there is none."""
+        """Return the buffered frame with the values at a checkpoint; None if there is none.
+
+        That of an interrupt is none: it has the open questions too, which the checkpoint has not.
+        """
         for at in range(len(self._events) - 1, -1, -1):
-            if any(getattr(event, "checkpoint_id", "") == checkpoint_id for event in _decoded(self._events[at])):
+            if any(_shows_values(event, checkpoint_id) for event in _decoded(self._events[at])):
                 for frame in self._frames[at:]:
                     if frame.mode == "values":
                         return frame

@@ -59,8 +59,8 @@ async def connect(gateway: ProtocolGateway, principal: Principal, data: RunAgent
     try:
         if data.last_seen_event_id:
             return await _after(gateway, principal, found, data.last_seen_event_id)
-    except Gone:
-        pass  # the thread has its values still
+    except (Gone, NotFound):
+        pass  # its log is gone, it was deleted, or the thread had no run yet: the thread has its values
     try:
         ordinal = await gateway.runs.position(principal, thread_id)
         return found._replace(history=await _history(gateway, principal, found, data), ordinal=ordinal)
