@@ -2,10 +2,13 @@
 
 import asyncio
 from pathlib import Path
+from typing import Any
+
+import httpx
 
 from tests.access.test_rules import ask
 from tests.access.test_tenants import INPUT
-from tests.system.services import serving
+from tests.system.services import API, serving
 
 NO_READING = """
 from langgraph_sdk import Auth
@@ -33,3 +36,18 @@ async def test_a_stream_is_resumed_only_by_who_may_read_its_run(database_url: st
             own = await ask(service, "ann", "GET", f"/threads/{thread}/runs/{run}/stream")
             resumed = await service.client.get(f"/ai-sdk/echo/chat/{thread}/stream", headers={"x-api-key": "ann"})
         assert (own.status_code, resumed.status_code) == (403, 403)
+
+
+async def test_only_commands_that_start_runs_count_against_the_rate_of_runs(database_url: str) -> None:
+    async with serving(database_url, AGENT_AUTH="none", AGENT_RATE_PER_MINUTE="1") as service:
+        thread = (await service.client.post(f"{API}/threads", json={})).json()["thread_id"]
+
+        async def command(method: str, **params: Any) -> httpx.Response:
+            body = {"id": 1, "method": method, "params": params}
+            return await service.client.post(f"{API}/threads/{thread}/commands", json=body)
+
+        assert (await command("run.start", assistant_id="echo", input="hi")).json()["type"] == "success"
+        for _ in range(3):
+            assert (await command("state.get")).json()["type"] == "success"
+        limited = await command("run.start", assistant_id="echo", input="hi")
+        assert (limited.status_code, "retry-after" in limited.headers) == (429, True)

@@ -1,13 +1,15 @@
 """HTTP routes of the protocol, below the path of a thread."""
 
+import functools
 from typing import Any
 from uuid import UUID
 
 from litestar import Controller, Response, post
 from litestar.params import FromPath, JSONBody
 
-from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
+from app.features.access.guard import READS, STARTS_RUNS_BY_MESSAGE, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in
+from app.features.access.rate_limits import count_run
 from app.infra.http.event_streams import EVENT_STREAM, EventStream
 from app.infra.http.query_params import AnyRequest
 from app.protocols.gateway import Gateway, ProtocolGateway
@@ -27,7 +29,7 @@ class ThreadProtocolController(Controller):
     tags = ("threads, protocol v2",)
     opt = WRITES
 
-    @post("/commands", status_code=200, opt=STARTS_RUNS, summary="Send a command to a thread")
+    @post("/commands", status_code=200, opt={**STARTS_RUNS_BY_MESSAGE, **WRITES}, summary="Send a command to a thread")
     async def command(
         self,
         thread_id: Id,
@@ -39,7 +41,8 @@ class ThreadProtocolController(Controller):
         """``run.start``, ``input.respond``, ``input.inject``, ``state.get``, ``state.listCheckpoints``, ``state.fork``
         or ``agent.getTree``. A command that is refused is answered by ``{"type": "error", "error": CODE}``.
         """
-        caller = Caller(principal, thread_id, await key_in(request))
+        count = functools.partial(count_run, request.scope)
+        caller = Caller(principal, thread_id, count, await key_in(request))
         return Response(await CommandHandler(gateway).execute(caller, data))
 
     @post(
