@@ -29,6 +29,7 @@ READS_BY_POST = {
     f"POST {API}/store/items/search",
     f"POST {API}/store/namespaces",
     f"POST {API}/documents/search",
+    "POST /copilotkit/agent/{agent}/connect",
     "POST /mcp",
     "POST /mcp/{assistant}",
     "POST /a2a/{assistant}",  # its methods that write need more, and check it themselves

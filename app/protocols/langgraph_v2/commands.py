@@ -40,12 +40,12 @@ class Refused(Exception):
 class Caller(NamedTuple):
     """Who sends a command to which thread; ``key``: of a request that may be repeated.
 
-    ``count`` counts the start of a run against the rate limit. Raises ``Limited``.
+    ``count_start`` counts the start of a run against the rate limit. Raises ``Limited``.
     """
 
     principal: Principal
     thread_id: UUID
-    count: Callable[[], Awaitable[None]]
+    count_start: Callable[[], Awaitable[None]]
     key: IdempotencyKey | None = None
 
 
@@ -102,7 +102,7 @@ class CommandHandler:
         )
 
     async def _run(self, caller: Caller, assistant: str, **work: Any) -> Result:
-        await caller.count()
+        await caller.count_start()
         body = RunCreate(assistant_id=assistant, stream_mode=MODES, stream_subgraphs=True, **work)
         accepted = await self._gateway.runs.create(caller.principal, caller.thread_id, body, caller.key)
         seq = first_seq(accepted.ordinal) if isinstance(accepted, ClaimedRun) else None
