@@ -1,6 +1,10 @@
 """The console in a real browser, against a real server."""
 
+import os
 import re
+import subprocess
+import sys
+from pathlib import Path
 
 import httpx
 import pytest
@@ -244,6 +248,40 @@ def test_an_operator_finds_stops_and_repeats_runs(browser: Browser, console: Ser
         page.locator("tr", has_text="A long one").first.locator("text=Stop").click()
         page.wait_for_function("() => document.querySelectorAll('.status.running, .status.pending').length === 0")
 
+        page.click("a.nav >> text=Usage")
+        row = page.locator("tr", has_text="echo")
+        row.wait_for()
+        runs = http.post("/runs/search", json={"assistant_id": "echo", "limit": 1000}).json()
+        counted = [len(runs), 0, *(sum(run["usage"][f"{name}_tokens"] for run in runs) for name in ("input", "output"))]
+        assert [int(text.replace(",", "")) for text in row.locator("td").all_inner_texts()[:4]] == counted
+        assert page.locator(".chart rect").count() >= 1
+        assert_accessible(page)
+
+
+def test_commands_of_the_page_of_calls_work(browser: Browser, console: Served) -> None:
+    expected = {
+        "curl": ["event: messages"],
+        "Responses": ['"output_text"'],
+        "AG-UI": ["RUN_FINISHED"],
+        "A2A": ["supportedInterfaces", "TASK_STATE_COMPLETED"],
+        "MCP": ["mcpServers", '"isError":false'],
+    }
+    with watching(browser, console) as watched:
+        page = watched.open("console/call")
+        page.wait_for_selector(".code")
+        for tab, words in expected.items():
+            page.click(f"[role=tab]:text-is('{tab}')")
+            blocks = page.locator(".code")
+            commands = [blocks.nth(n).locator("pre").inner_text() for n in range(blocks.count())]
+            commands = [text for text in commands if "curl " in text or text.startswith("# the configuration")]
+            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            for command, word in zip(commands, words, strict=True):
+                done = subprocess.run(
+                    ["bash", "-c", command], check=False, capture_output=True, text=True, env={"PATH": path}
+                )
+                assert word in done.stdout, (tab, command, done)
+        assert_accessible(page)
+
 
 def test_every_page_fits_a_phone(browser: Browser, console: Served) -> None:
     with watching(browser, console) as watched:
@@ -252,7 +290,7 @@ def test_every_page_fits_a_phone(browser: Browser, console: Served) -> None:
         assert httpx.post(f"{console.base}/threads/{thread}/runs/wait", json=body, timeout=60).status_code == 200
         page = watched.open("console/runs")
         page.set_viewport_size({"width": 390, "height": 800})
-        paths = ("", "inbox", "runs", "agents", "store", "documents", "crons", "webhooks", "health", "call")
+        paths = ("", "inbox", "runs", "agents", "store", "documents", "crons", "webhooks", "usage", "health", "call")
         for path in (*paths, f"threads/{thread}", f"threads/{thread}/history"):
             watched.open(f"console/{path}")
             page.wait_for_selector("main h1, main .row.ai")

@@ -12,7 +12,7 @@ const THREADS_EVERY = 15_000;
 const NAVIGATION = [
   ["inbox", "Inbox", "inbox"], ["runs", "Runs", "runs"], ["agents", "Agents", "agents"], ["store", "Memory", "store"],
   ["documents", "Documents", "documents"], ["crons", "Crons", "cron"], ["webhooks", "Webhooks", "webhooks"],
-  ["health", "Health", "health"],
+  ["usage", "Usage", "usage"], ["health", "Health", "health"],
 ];
 
 /** Pages by the first part of their address; each is loaded when it is first opened. */
@@ -26,6 +26,7 @@ const PAGES = {
   crons: () => import("../pages/crons.js"),
   webhooks: () => import("../pages/webhooks.js"),
   runs: () => import("../pages/runs.js"),
+  usage: () => import("../pages/usage.js"),
   health: () => import("../pages/health.js"),
 };
 
