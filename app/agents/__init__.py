@@ -1,5 +1,6 @@
 """What can run, behind one port.
 
+- ``a2a``: other agents as tools
 - ``config``: the agents file
 - ``functions``: agents that are Python functions with durable steps
 - ``langgraph``: LangGraph graphs as agents

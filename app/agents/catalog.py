@@ -5,6 +5,9 @@ from typing import NamedTuple, Protocol
 
 import msgspec
 
+from app.agents.a2a.peers import A2APeers
+from app.agents.a2a.spec import parse_name as parse_a2a_name
+from app.agents.a2a.tool import A2ATool
 from app.agents.config.agents_file import AgentsFile, AgentSpec
 from app.agents.functions.agent import FunctionAgent, FunctionResources
 from app.agents.mcp.servers import McpServers
@@ -13,7 +16,7 @@ from app.agents.port import Agent
 from app.agents.tool_loop.agent import ToolLoop, ToolLoopConfig
 from app.agents.tool_loop.calls import Toolbox
 from app.agents.tool_loop.conversation_window import SummaryMemory
-from app.agents.tools.port import LongTerm
+from app.agents.tools.port import LongTerm, Tool
 from app.agents.tools.registry import find_tool
 from app.base.code_loader import load
 from app.base.errors import AgentServiceError, StartError
@@ -33,14 +36,15 @@ class FindModel(Protocol):
 
 
 class ToolServices(NamedTuple):
-    """What tools of agents need: who records their ``calls``, the long-term ``store``, MCP ``servers``.
+    """What tools of agents need: who records their ``calls``, the long-term ``store``, MCP ``servers``, A2A ``peers``.
 
-    Without a store or servers agents can be inspected, and not run with the tools that need them.
+    Without a store, servers or peers agents can be inspected, and not run with the tools that need them.
     """
 
     calls: ToolCallRecorder
     store: LongTerm | None = None
     servers: McpServers | None = None
+    peers: A2APeers | None = None
 
 
 class AgentCatalog:
@@ -103,7 +107,13 @@ def build(name: str, spec: AgentSpec, file: AgentsFile, find_model: FindModel, s
 def _toolbox(agent: str, spec: AgentSpec, file: AgentsFile, services: ToolServices) -> Toolbox:
     """Find the tools of ``agent``, and the servers of those that are not our own."""
     remote = [found for tool in spec.tools if (found := parse_name(tool)) is not None]
-    tools = [find_tool(tool, file.folder, load, services.store) for tool in spec.tools if parse_name(tool) is None]
+    peers = A2APeers(file.a2a) if services.peers is None else services.peers
+
+    def found_tool(text: str) -> Tool:
+        peer = parse_a2a_name(text)
+        return find_tool(text, file.folder, load, services.store) if peer is None else A2ATool(peers.get(peer))
+
+    tools = [found_tool(tool) for tool in spec.tools if parse_name(tool) is None]
     for one in remote:
         if one.server not in file.mcp:
             raise StartError(f"there is no MCP server {one.server!r}: define [mcp.{one.server}]")
@@ -112,13 +122,19 @@ def _toolbox(agent: str, spec: AgentSpec, file: AgentsFile, services: ToolServic
         if names.count(tool) > 1:
             raise StartError(f"two of its tools are named {tool!r}")
     for tool in spec.approve.tools:
-        if tool not in {*names, "*"} and not _is_remote(tool, remote):
+        if _shown(tool) not in {*names, "*"} and not _is_remote(tool, remote):
             raise StartError(
                 f"approve.tools names {tool!r}, which is not one of its tools: {', '.join(names) or 'it has none'}"
             )
-    approve = msgspec.structs.replace(spec.approve, tools=list(map(shown_pattern, spec.approve.tools)))
+    approve = msgspec.structs.replace(spec.approve, tools=list(map(_shown, spec.approve.tools)))
     sources = [] if services.servers is None else services.servers.sources(agent, remote)
     return Toolbox(tools, services.calls.count, approve, services.calls.begin, sources)
+
+
+def _shown(name: str) -> str:
+    """Return ``name``, an entry of ``approve.tools``, in terms of the names that models use."""
+    peer = parse_a2a_name(name)
+    return shown_pattern(name) if peer is None else peer.tool
 
 
 def _is_remote(name: str, remote: Sequence[McpToolName]) -> bool:

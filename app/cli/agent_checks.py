@@ -5,6 +5,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
+from app.agents.a2a.peers import A2APeers
 from app.agents.catalog import ToolServices, build
 from app.agents.config.agents_file import AgentsFile
 from app.agents.config.store_index import StoreSpec
@@ -39,7 +40,8 @@ def agent_checks(
     ``broken``: why agents cannot be used, by name (``broken_graphs``, ``broken_servers``). ``servers``: without them
     the tools of MCP servers are not looked at.
     """
-    services = ToolServices(ToolCallRecorder(meters, NO_TRACER), servers=servers)
+    peers = A2APeers(file.a2a, settings.look_up, AddressAllowlist(settings.egress.allow.split(",")))
+    services = ToolServices(ToolCallRecorder(meters, NO_TRACER), servers=servers, peers=peers)
     for name, spec in file.agents.items():
         if spec.graph or name in broken:
             yield name, partial(_check_broken, broken.get(name, ""), file.source)

@@ -8,4 +8,5 @@
 - ``secrets``: secrets and their rotation
 - ``settings``: settings, read once from the environment
 - ``telemetry``: metrics, traces and logs
+- ``wires``: wire shapes that a protocol's server and client share
 """

@@ -83,8 +83,10 @@ def parts(services: AppServices) -> Iterator[Part]:
     yield "engine", running(engine.parts)
     if services.agents.graphs is not None:
         yield "graphs", _settled(services.agents.graphs)
-    if services.agents.servers.needed:
-        yield "MCP servers", _settled(services.agents.servers)
+    if services.agents.remote.servers.needed:
+        yield "MCP servers", _settled(services.agents.remote.servers)
+    if services.agents.remote.peers.needed:
+        yield "A2A agents", running(services.agents.remote.peers)
     yield "threads", running(features.threads)
     yield "store", _store(services)
     yield "supervisor", _supervisor(services)

@@ -48,6 +48,7 @@ NOT_RUN = {
 
 PROJECTS = {
     "langgraph.md": "names the graphs of a whole project: tests/graphs/",
+    "a2a.md": "names an agent that is not here: tests/protocols/test_a2a_client.py",
     "mcp-tools.md": "names servers of tools that are not here: tests/mcp_tools/",
 }
 """Pages whose agents files are read, but whose agents are not loaded here, and why."""

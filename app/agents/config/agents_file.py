@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 
 import msgspec
 
+from app.agents.a2a.spec import A2AAgentSpec
 from app.agents.config import langgraph_file, store_index
 from app.agents.config.langgraph_file import GraphsSpec
 from app.agents.config.store_index import IndexSpec, StoreSpec
@@ -25,6 +26,7 @@ MAX_CACHE_TTL = 30 * 86_400
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 
 Spec = TypeVar("Spec", bound=msgspec.Struct)
+Remote = TypeVar("Remote", McpServerSpec, A2AAgentSpec)
 
 ASSISTANT = """\
 You are a helpful assistant. Use your tools when they help: look at the clock for dates and times, calculate with the \
@@ -85,6 +87,7 @@ class AgentsFile(msgspec.Struct, frozen=True, kw_only=True):
     auth: AuthSpec | None = None
     graphs: GraphsSpec = GraphsSpec()
     mcp: dict[str, McpServerSpec] = {}
+    a2a: dict[str, A2AAgentSpec] = {}
     source: str = "built in"
     default: str = ""
 
@@ -150,11 +153,12 @@ def _parse(text: str, file: Path) -> AgentsFile:
         line = re.search(r"at line (\d+)", str(error))
         raise StartError(f"{file}, line {line[1] if line else 'last'}: {words}") from error
     for key in document:
-        if key not in {"agents", "store", "auth", "graphs", "mcp", "default"}:
+        if key not in {"agents", "store", "auth", "graphs", "mcp", "a2a", "default"}:
             raise StartError(
                 f"{file}, line {_line_of(text, key)}: unknown table {key!r}; agents are defined in [agents.NAME], the "
                 f"long-term memory in [store], custom authentication in [auth], how graphs run in [graphs], servers of "
-                f'tools in [mcp.NAME]; default = "NAME" names the agent of clients that name none'
+                f'tools in [mcp.NAME], other agents in [a2a.NAME]; default = "NAME" names the agent of clients that '
+                "name none"
             )
     default = document.get("default", "")
     if not isinstance(default, str):
@@ -168,7 +172,8 @@ def _parse(text: str, file: Path) -> AgentsFile:
         store=_store(document.get("store", {}), text, file),
         auth=_auth(document.get("auth"), text, file),
         graphs=_graphs(document.get("graphs", {}), text, file),
-        mcp=_mcp(document.get("mcp", {}), text, file),
+        mcp=_remote(document.get("mcp", {}), "mcp", McpServerSpec, text, file),
+        a2a=_remote(document.get("a2a", {}), "a2a", A2AAgentSpec, text, file),
         source=str(file),
         default=default,
     )
@@ -181,22 +186,23 @@ def _graphs(table: Any, text: str, file: Path) -> GraphsSpec:
     )
 
 
-def _mcp(tables: Any, text: str, file: Path) -> dict[str, McpServerSpec]:
-    """Parse the tables ``[mcp.NAME]``."""
+def _remote(tables: Any, prefix: str, kind: type[Remote], text: str, file: Path) -> dict[str, Remote]:
+    """Parse the tables ``[mcp.NAME]`` or ``[a2a.NAME]``."""
     if not isinstance(tables, dict):
-        raise StartError(f"{file}, line {_line_of(text, 'mcp')}: servers of tools are defined in tables [mcp.NAME]")
+        what = {"mcp": "servers of tools", "a2a": "other agents"}[prefix]
+        raise StartError(f"{file}, line {_line_of(text, prefix)}: {what} are defined in tables [{prefix}.NAME]")
     found = {}
     for name, table in tables.items():
-        line = f"{file}, line {_line_of(text, f'mcp.{name}')}"
+        line = f"{file}, line {_line_of(text, f'{prefix}.{name}')}"
         if not NAME.fullmatch(name):
             raise StartError(
-                f"{line}: mcp.{name}: a name has letters, digits, - and _ and begins with one of the first"
+                f"{line}: {prefix}.{name}: a name has letters, digits, - and _ and begins with one of the first"
             )
-        found[name] = spec = _table(table, McpServerSpec, f"mcp.{name}", 'url = "https://…"', line)
+        found[name] = spec = _table(table, kind, f"{prefix}.{name}", 'url = "https://…"', line)
         try:
             spec.check()
         except ValueError as error:
-            raise StartError(f"{line}: mcp.{name}: {error}") from error
+            raise StartError(f"{line}: {prefix}.{name}: {error}") from error
     return found
 
 

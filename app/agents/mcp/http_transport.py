@@ -5,9 +5,7 @@ answer to that request: a JSON-RPC error with ``UNSENT`` if nothing was sent, or
 """
 
 import asyncio
-import os
 import secrets
-import socket
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -16,15 +14,13 @@ import httpx2
 import msgspec
 from yarl import URL
 
-from app.infra.egress.addresses import AddressAllowlist, RefusedAddress, host_of
-from app.infra.egress.client import checked_session
+from app.infra.egress.addresses import AddressAllowlist, host_of
+from app.infra.egress.client import AWAY, NOT_SENT, checked_session, failure_reason
 
 MAX_RESPONSE_BYTES = 64 * 1024 * 1024
 """Bytes of one response, a stream's included."""
 MAX_MESSAGE_BYTES = 8 * 1024 * 1024
 """Bytes of a response that is one JSON message, or of one event of a stream."""
-AWAY = frozenset({502, 503, 504})
-"""What proxies answer for a server that is away: whether it got the request is not known."""
 UNSENT = -32_099
 """Code of the error for a request that did not reach the server."""
 LOST = "the connection was lost before the answer was complete"
@@ -34,8 +30,6 @@ MARK = secrets.token_hex(16)
 """In the data of our own errors, so that no server can pretend one."""
 
 _NOT_OURS = frozenset({"host", "content-length", "connection", "accept-encoding", "transfer-encoding"})
-
-_NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, RefusedAddress)
 
 
 class BrokenBody(httpx2.StreamError):
@@ -66,15 +60,10 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
                 headers=[*headers, ("Accept-Encoding", "identity")],
                 allow_redirects=False,
             )
-        except (
-            aiohttp.ClientConnectorError,
-            aiohttp.ConnectionTimeoutError,
-            RefusedAddress,
-            aiohttp.InvalidURL,
-        ) as error:
-            return _unsent(_reason(error), request)
+        except NOT_SENT as error:
+            return _unsent(failure_reason(error), request)
         except (aiohttp.ClientError, OSError) as error:
-            return _failed(BROKEN, f"the connection was lost: {_reason(error)}", request)
+            return _failed(BROKEN, f"the connection was lost: {failure_reason(error)}", request)
         if response.status in AWAY:
             response.close()
             return _failed(BROKEN, f"the server answered with status {response.status}", request)
@@ -126,10 +115,3 @@ def _failed(code: int, reason: str, request: httpx2.Request) -> httpx2.Response:
     error = {"code": code, "message": reason, "data": MARK}
     body = msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error})
     return httpx2.Response(503, headers={"Content-Type": "application/json"}, content=body, request=request)
-
-
-def _reason(error: BaseException) -> str:
-    inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
-    if isinstance(inner, OSError) and inner.errno and not isinstance(inner, socket.gaierror):
-        return os.strerror(inner.errno)
-    return str(inner) or type(inner).__name__

@@ -114,10 +114,12 @@ def resolve(spec: McpServerSpec, folder: Path, lookup: Lookup) -> ResolvedServer
     where = folder / spec.folder
     if not where.is_dir():
         raise StartError(f"folder: there is no directory {where}")
-    return ResolvedServer(_expanded(spec.headers, lookup), _expanded(spec.env, lookup), program, where)
+    return ResolvedServer(expand_references(spec.headers, lookup), expand_references(spec.env, lookup), program, where)
 
 
-def _expanded(values: Mapping[str, str], lookup: Lookup) -> dict[str, str]:
+def expand_references(values: Mapping[str, str], lookup: Lookup) -> dict[str, str]:
+    """Return ``values`` with those of the variables that they refer to as ``${NAME}``. Raises ``StartError``."""
+
     def value_of(match: re.Match[str]) -> str:
         value = lookup(match[1])
         if value is None:
@@ -149,7 +151,11 @@ def shown_name(server: str, tool: str) -> str:
 
     A name that had to be changed ends with a digest of the original, so that no two tools share one.
     """
-    name = f"{server}__{tool}"
+    return suitable_name(f"{server}__{tool}")
+
+
+def suitable_name(name: str) -> str:
+    """Return ``name``, or a name like it, with a digest, if not every provider takes it as the name of a tool."""
     suitable = _UNSUITABLE.sub("_", name)
     if suitable == name and len(name) <= MAX_NAME_LENGTH:
         return name

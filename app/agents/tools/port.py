@@ -169,9 +169,13 @@ class ToolResult(msgspec.Struct, frozen=True, kw_only=True):
 class Tool(Protocol):
     """A callable tool. ``call`` gets arguments that match its schema; it returns a result or raises an error."""
 
-    spec: ToolSpec
     tool_class: ToolClass
     timeout: float
+
+    @property
+    def spec(self) -> ToolSpec:
+        """The tool as a model sees it. Its name and parameters do not change; its description may."""
+        ...
 
     async def call(self, args: dict[str, Any], context: ToolContext) -> ToolResult:
         """Run the tool once. ``timeout`` (seconds) is enforced by the caller."""

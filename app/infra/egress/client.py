@@ -5,6 +5,7 @@ of an address do not get around it. No redirects, no proxies from the environmen
 """
 
 import asyncio
+import os
 import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -13,12 +14,16 @@ from typing import Any, NamedTuple
 
 import aiohttp
 
-from app.infra.egress.addresses import AddressAllowlist, host_of
+from app.infra.egress.addresses import AddressAllowlist, RefusedAddress, host_of
 
 CONNECT_SECONDS = 5.0
 MAX_DIGITS = 9
 MAX_RESPONSE_BYTES = 64 * 1024
 """Bytes of a response that are read; the rest is not awaited."""
+NOT_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, aiohttp.InvalidURL, RefusedAddress)
+"""What is raised for a request that did not leave this machine."""
+AWAY = frozenset({502, 503, 504})
+"""What proxies answer for a server that is away: whether it got the request is not known."""
 
 
 class EgressResponse(NamedTuple):
@@ -92,3 +97,11 @@ def seconds_of(text: str) -> float | None:
     except ValueError:
         return None
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
+
+
+def failure_reason(error: BaseException) -> str:
+    """Return why a request failed, in few words."""
+    inner = error.os_error if isinstance(error, aiohttp.ClientConnectorError) else error
+    if isinstance(inner, OSError) and inner.errno and not isinstance(inner, socket.gaierror):
+        return os.strerror(inner.errno)
+    return str(inner) or type(inner).__name__

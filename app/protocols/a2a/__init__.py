@@ -9,6 +9,4 @@
 - ``push``: bodies of push notifications
 - ``card``: agent cards and their signatures
 - ``errors``: errors in the forms of both bindings
-- ``v03``: requests and results of version 0.3
-- ``structs``: wire shapes
 """

@@ -18,11 +18,7 @@ from app.engine.structs import CommandBody, RunCreate
 from app.features.runs.chain import ChainFilter, RunChain
 from app.features.threads.structs import StateUpdate
 from app.features.webhooks.push import PushTarget
-from app.protocols.a2a.card import Described
-from app.protocols.a2a.content import answer_in, blocks_of, check_part, parts_of
-from app.protocols.a2a.errors import TaskNotCancelable, TaskNotFound, UnsupportedOperation
-from app.protocols.a2a.projection import TaskProjection
-from app.protocols.a2a.structs import (
+from app.infra.wires.a2a import (
     ListTasksParams,
     Message,
     PushAuthentication,
@@ -32,6 +28,10 @@ from app.protocols.a2a.structs import (
     TaskPage,
     uuid_of,
 )
+from app.protocols.a2a.card import Described
+from app.protocols.a2a.content import answer_in, blocks_of, check_part, parts_of
+from app.protocols.a2a.errors import TaskNotCancelable, TaskNotFound, UnsupportedOperation
+from app.protocols.a2a.projection import TaskProjection
 from app.protocols.a2a.tasks import METADATA, STATUSES, TERMINAL, WAITING, context_of, is_approval, state_in, task_of
 from app.protocols.gateway import OBSERVABLE, ProtocolGateway
 from app.protocols.threads import thread_id_of

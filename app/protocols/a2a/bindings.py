@@ -15,9 +15,7 @@ from app.base.errors import AgentServiceError, Invalid
 from app.infra.http.event_streams import JsonAnswer, LateAnswer, WholeAnswer
 from app.infra.http.json_decoding import explain
 from app.infra.http.query_params import AnyRequest
-from app.protocols.a2a.card import OLD_VERSION, VERSION
-from app.protocols.a2a.errors import VersionNotSupported, http_error, rpc_error
-from app.protocols.a2a.structs import (
+from app.infra.wires.a2a import (
     ListTasksParams,
     Message,
     Part,
@@ -28,6 +26,8 @@ from app.protocols.a2a.structs import (
     TaskParams,
     Wire,
 )
+from app.protocols.a2a.card import OLD_VERSION, VERSION
+from app.protocols.a2a.errors import VersionNotSupported, http_error, rpc_error
 
 MEDIA_TYPE = "application/a2a+json"
 _encode = msgspec.json.Encoder().encode

@@ -8,8 +8,8 @@ from typing import Any
 import msgspec
 
 from app.base.errors import Invalid
+from app.infra.wires.a2a import Message, Part
 from app.protocols.a2a.errors import ContentTypeNotSupported
-from app.protocols.a2a.structs import Message, Part
 
 INPUT_MODES = (
     "text/*",

@@ -22,7 +22,17 @@ from app.features.access.rate_limits import count_run
 from app.infra.http.event_streams import EventStream, LateAnswer, OpenResponse
 from app.infra.http.problems import ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
-from app.protocols.a2a import v03
+from app.infra.wires import a2a_v03 as v03
+from app.infra.wires.a2a import (
+    ListTasksParams,
+    PushConfig,
+    PushConfigPage,
+    PushConfigParams,
+    RpcRequest,
+    SendMessageParams,
+    TaskParams,
+    Wire,
+)
 from app.protocols.a2a.agent_tasks import Accepted, AgentTasks
 from app.protocols.a2a.bindings import (
     Binding,
@@ -36,16 +46,6 @@ from app.protocols.a2a.bindings import (
 )
 from app.protocols.a2a.card import MAX_AGE, OLD_VERSION, AgentCards
 from app.protocols.a2a.errors import METHOD_NOT_FOUND, VersionNotSupported, http_shape, rpc_shape
-from app.protocols.a2a.structs import (
-    ListTasksParams,
-    PushConfig,
-    PushConfigPage,
-    PushConfigParams,
-    RpcRequest,
-    SendMessageParams,
-    TaskParams,
-    Wire,
-)
 from app.protocols.gateway import Gateway, ProtocolGateway
 from app.security.access.structs import WRITE, AuditSink, Principal
 

@@ -13,9 +13,7 @@ import msgspec
 from app.base.ids import time_of
 from app.domain.events import Event
 from app.features.runs.run_views import RETRY
-from app.protocols import parts
-from app.protocols.a2a.content import parts_of
-from app.protocols.a2a.structs import (
+from app.infra.wires.a2a import (
     Artifact,
     Message,
     Part,
@@ -25,6 +23,8 @@ from app.protocols.a2a.structs import (
     TaskStatusUpdate,
     timestamp,
 )
+from app.protocols import parts
+from app.protocols.a2a.content import parts_of
 from app.protocols.a2a.tasks import STATES, asking_state, failure_message, question_message
 from app.protocols.parts import PartAssembler
 from app.protocols.projection import ProjectedFrame

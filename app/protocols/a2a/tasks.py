@@ -6,8 +6,8 @@ from typing import Any
 import msgspec
 
 from app.features.runs.chain import ChainedRun, RunChain
+from app.infra.wires.a2a import Artifact, Message, Part, Task, TaskState, TaskStatus, timestamp
 from app.protocols.a2a.content import parts_of
-from app.protocols.a2a.structs import Artifact, Message, Part, Task, TaskState, TaskStatus, timestamp
 from app.protocols.states import RunState, state_of
 
 METADATA = "a2a"

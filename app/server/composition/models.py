@@ -4,6 +4,7 @@ import sys
 
 import msgspec
 
+from app.agents.a2a.peers import A2APeers
 from app.agents.catalog import AgentCatalog, ToolServices
 from app.agents.config.agents_file import AgentsFile
 from app.agents.langgraph.agent import GraphAgent
@@ -34,6 +35,13 @@ class LongTermMemory(msgspec.Struct, frozen=True):
     documents: DocumentServices
 
 
+class RemoteTools(msgspec.Struct, frozen=True):
+    """Where tools are that other programs run: MCP servers, and other agents."""
+
+    servers: McpServers
+    peers: A2APeers
+
+
 class AgentRuntime(msgspec.Struct, frozen=True):
     """What agents run with."""
 
@@ -41,7 +49,7 @@ class AgentRuntime(msgspec.Struct, frozen=True):
     catalog: AgentCatalog
     memory: LongTermMemory
     graphs: GraphWorker | None
-    servers: McpServers
+    remote: RemoteTools
 
 
 def build_models(settings: Settings, telemetry: Telemetry, persistence: Persistence) -> ModelRegistry:
@@ -61,9 +69,9 @@ def build_agents(
     telemetry: Telemetry,
     persistence: Persistence,
     acting: ActingUser,
-    servers: McpServers,
+    remote: RemoteTools,
 ) -> AgentRuntime:
-    """Build the agents of the file, over the memory of the user that ``acting`` names and the tools of ``servers``."""
+    """Build the agents of the file, over the memory of the user that ``acting`` names and with ``remote`` tools."""
     database, shelf = persistence.database, persistence.caches.embeddings
     versions = build_versions(
         database, agents, lambda name, dimensions: build_embedder(name, dimensions, models, shelf)
@@ -79,9 +87,9 @@ def build_agents(
         for name, spec in agents.agents.items()
         if worker is not None and spec.graph
     }
-    services = ToolServices(recorder, documents.library, servers)
+    services = ToolServices(recorder, documents.library, remote.servers, remote.peers)
     catalog = AgentCatalog(agents, models.model, services, documents.agents, graphs)
-    return AgentRuntime(models, catalog, memory, worker, servers)
+    return AgentRuntime(models, catalog, memory, worker, remote)
 
 
 def graph_worker(agents: AgentsFile) -> GraphWorker | None:

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from app.agents.a2a.peers import A2APeers
 from app.agents.config.agents_file import read
 from app.agents.mcp.pin_store import DatabasePins
 from app.agents.mcp.servers import McpServers, connector
@@ -26,7 +27,7 @@ from app.server.composition.features import Features, build_features
 from app.server.composition.health import Health, build_health, status_sources
 from app.server.composition.limits import Limits, build_limits
 from app.server.composition.mcp import build_mcp
-from app.server.composition.models import AgentRuntime, build_agents, build_models
+from app.server.composition.models import AgentRuntime, RemoteTools, build_agents, build_models
 from app.server.composition.persistence import Persistence, build_persistence
 from app.server.composition.telemetry import Telemetry, build_telemetry
 
@@ -74,7 +75,8 @@ def _build(
     allowed = AddressAllowlist(settings.egress.allow.split(","))
     pins = DatabasePins(persistence.database, persistence.audit)
     servers = McpServers(file.mcp, connector(file.folder, settings.look_up, allowed), pins)
-    agents = build_agents(file, models, telemetry, persistence, acting_user(auth.custom_auth), servers)
+    remote = RemoteTools(servers, A2APeers(file.a2a, settings.look_up, allowed))
+    agents = build_agents(file, models, telemetry, persistence, acting_user(auth.custom_auth), remote)
     limits = build_limits(settings, persistence, agents, telemetry.meters)
     engine = build_engine(settings, telemetry, persistence, agents, limits, allowed)
     sources = status_sources(settings, persistence, agents, limits, engine)

@@ -1,6 +1,7 @@
 """An agent that behaves as the id of an A2A message asks: the scenarios of a2a-tck, and more for our own tests."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -63,3 +64,17 @@ async def run(context: Context) -> Any:
 
 async def order(context: Context, wanted: Order) -> str:
     return f"{wanted.count} of {wanted.item}"
+
+
+async def helper(context: Context) -> Any:
+    words = str(context.messages[-1].content)
+    verb, _, rest = words.partition(" ")
+    if verb == "ask":
+        first, second = await context.interrupt("Which colour?"), await context.interrupt("Which size?")
+        return f"{first} and {second}"
+    if verb == "until":
+        while not Path(rest).exists():  # noqa: ASYNC110, ASYNC240  a file that a test makes
+            await asyncio.sleep(0.05)
+    if verb == "fail":
+        raise ValueError("rejected")
+    return f"did {words}"

@@ -59,10 +59,10 @@ class Artifact(Wire):
 
 
 class TaskStatus(Wire):
-    """State of a task; ``timestamp`` in UTC with milliseconds."""
+    """State of a task; ``timestamp`` in UTC with milliseconds, empty from peers that send none."""
 
     state: TaskState
-    timestamp: str
+    timestamp: str = ""
     message: Message | None = None
 
 
@@ -136,6 +136,13 @@ class RpcRequest(msgspec.Struct, kw_only=True):
     jsonrpc: Literal["2.0"] = "2.0"
     id: str | int | float | None = None
     params: dict[str, Any] = {}
+
+
+class SendMessageResult(Wire):
+    """Result of SendMessage: a task, or the answer itself."""
+
+    task: Task | None = None
+    message: Message | None = None
 
 
 class TaskParams(Wire):

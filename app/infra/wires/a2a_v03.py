@@ -1,4 +1,4 @@
-"""Version 0.3 of the protocol for old peers: other names of methods, states in lower case, ``kind`` members.
+"""Version 0.3 of A2A for old peers: other names of methods, states in lower case, ``kind`` members.
 
 Source: https://a2a-protocol.org/v0.3.0/specification/
 """
@@ -16,6 +16,7 @@ METHODS = {
     "agent/getAuthenticatedExtendedCard": "GetExtendedAgentCard",
 }
 """Methods of version 1.0 by their names in 0.3."""
+OLD_METHODS = {new: old for old, new in METHODS.items()}
 
 _ROLES = {"user": "ROLE_USER", "agent": "ROLE_AGENT"}
 _OLD_ROLES = {new: old for old, new in _ROLES.items()}
@@ -41,12 +42,16 @@ def params_of(given: Any) -> Any:
 def _message(given: Any) -> Any:
     if not isinstance(given, dict):
         return given
-    parts = given.get("parts")
-    made = {name: one for name, one in given.items() if name != "kind"}
-    if isinstance(parts, list):
-        made["parts"] = [_part(part, at) for at, part in enumerate(parts)]
+    made = {name: one for name, one in _with_parts(given).items() if name != "kind"}
     made["role"] = _ROLES.get(str(given.get("role")), given.get("role"))
     return made
+
+
+def _with_parts(given: Any) -> Any:
+    """Return a message or artifact with parts of version 1.0."""
+    if not isinstance(given, dict) or not isinstance(given.get("parts"), list):
+        return given
+    return {**given, "parts": [_part(part, at) for at, part in enumerate(given["parts"])]}
 
 
 def _part(given: Any, at: int) -> Any:
@@ -63,6 +68,39 @@ def _part(given: Any, at: int) -> Any:
         raise Invalid.at("A part has the kind text, file or data.", f"/message/parts/{at}/kind")
     names = {"bytes": "raw", "uri": "url", "name": "filename", "mimeType": "mediaType"}
     return {names[name]: one for name, one in file.items() if name in names and one is not None} | common
+
+
+def old_params(params: dict[str, Any]) -> dict[str, Any]:
+    """Return parameters of a request to an old peer: those of SendMessage in the form of version 0.3."""
+    if "message" not in params:
+        return params
+    configuration = dict(params.get("configuration") or {})
+    blocking = not configuration.pop("returnImmediately", False)
+    return {
+        **params,
+        "message": _old_message(params["message"]),
+        "configuration": {**configuration, "blocking": blocking},
+    }
+
+
+def new_result(result: Any) -> Any:
+    """Return an old peer's result, a task or a message, in the form of version 1.0. Raises ``Invalid``."""
+    if not isinstance(result, dict) or result.get("kind") == "message":
+        return _message(result)
+    made = {name: one for name, one in result.items() if name != "kind"}
+    made["status"] = _status(result.get("status"))
+    for name, convert in (("artifacts", _with_parts), ("history", _message)):
+        if isinstance(result.get(name), list):
+            made[name] = [convert(one) for one in result[name]]
+    return made
+
+
+def _status(given: Any) -> Any:
+    if not isinstance(given, dict):
+        return given
+    state = str(given.get("state")).upper().replace("-", "_")
+    made = {**given, "state": f"TASK_STATE_{state}"}
+    return {**made, "message": _message(given["message"])} if given.get("message") is not None else made
 
 
 def result_of(method: str, result: Any) -> Any:
