@@ -9,6 +9,7 @@ stores what it reports; the worker itself stores nothing.
 - ``describing``: schemas, drawing and nodes of a graph
 - ``runs``: one run of a graph
 - ``state``: values written to a thread's state from outside a run
+- ``imports``: checkpoints that LangGraph's PostgreSQL checkpointer has stored
 - ``saver``: the checkpointer of a run
 - ``checkpoints``: a thread's checkpoints in memory
 - ``threads``: older checkpoints, and other threads

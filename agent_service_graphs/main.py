@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from agent_service_graphs.describing import described, drawn
+from agent_service_graphs.imports import ImportedThread
 from agent_service_graphs.loading import BrokenGraph, GraphSource, keep_whole_values
 from agent_service_graphs.runs import GraphRun, failure, server_runtime
 from agent_service_graphs.stalls import POLL_SECONDS, StallWatch
@@ -32,6 +33,7 @@ class Worker:
         self._sources: dict[str, GraphSource] = {}
         self._runs: dict[int, tuple[GraphRun, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
+        self._imports: dict[str, ImportedThread] = {}
 
     async def serve(self) -> None:
         """Do what the engine asks until it is gone."""
@@ -57,6 +59,8 @@ class Worker:
             self._spawn(self._answer(message, self._draw(message)))
         elif op == "write":
             self._spawn(self._answer(message, self._write(message)))
+        elif op == "import":
+            self._spawn(self._answer(message, self._import(message)))
         elif (found := self._runs.get(message["run"])) is not None:
             run, task = found
             if op == "ack":
@@ -118,6 +122,20 @@ class Worker:
 
     async def _write(self, message: dict[str, Any]) -> dict[str, Any]:
         return await write_state(self._source(message), message)
+
+    async def _import(self, message: dict[str, Any]) -> dict[str, Any]:
+        """Take the next checkpoint of the import ``key``, or compare it with the engine's; without one, forget it."""
+        key, stored, values = message["key"], message["stored"], message["values"]
+        if stored is None:
+            self._imports.pop(key, None)
+            return {}
+        if key not in self._imports:
+            async with self._source(message).open(
+                {"configurable": {}}, lambda: server_runtime("assistants.read", None, None)
+            ) as graph:
+                self._imports[key] = ImportedThread(graph)
+        thread = self._imports[key]
+        return thread.add(stored) if values is None else {"differences": thread.differences(stored, values)}
 
     async def _draw(self, message: dict[str, Any]) -> dict[str, Any]:
         source = self._source(message)

@@ -1,6 +1,7 @@
 """The command ``agent-service``: one verb a file.
 
 - ``doctor``: ``agent-service doctor``: checks a deployment
+- ``langgraph_import``: LangGraph's PostgreSQL tables, read and written as ours
 - ``terminal``: what the verbs share: arguments, output, progress, files
 - ``agent_checks``: build the parts of an agents file as a server does at start-up, to validate them
 - ``agents``: ``agent-service agents``
@@ -10,6 +11,7 @@
 - ``database_access``: the database of the server, for the verbs that read or change it
 - ``dev``: ``agent-service dev``
 - ``health``: ``python -m app.cli.health``
+- ``imports``: ``agent-service import``
 - ``init``: ``agent-service init``
 - ``keys``: ``agent-service keys``
 - ``main``: the command ``agent-service``

@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from app.base.errors import AgentServiceError, UsageError
 from app.cli.terminal.parser import CommandParser, sub_command
@@ -29,12 +30,19 @@ VERBS = {
         "import the long-term memory of a tenant from a file, or export it",
         "store import items.jsonl.zst --tenant acme",
     ),
+    "import": (
+        "bring threads, checkpoints and items from LangGraph's own PostgreSQL tables into a tenant",
+        "import langgraph-postgres postgresql://reader@db/app --graph support",
+    ),
     "doctor": ("run the deployment checklist", "doctor --url http://127.0.0.1:8000 --quick"),
     "agents": ("list the configured agents, or check that each loads", "agents check --agents agents.toml"),
     "mcp": ("look at MCP servers of agents, or make MCP clients use the agents of this server", "mcp diff github"),
     "version": ("print the version", "version"),
 }
 """Each is a module of this package with ``declare(parser)`` and ``run(arguments) -> int``, imported on use."""
+
+MODULES = {"import": "imports"}
+"""Verbs whose module cannot have their name."""
 
 FAILED, WRONG_USAGE, INTERRUPTED = 1, 2, 130
 
@@ -52,8 +60,12 @@ def parser_for(arguments: Sequence[str]) -> CommandParser:
     for name, (does, example) in VERBS.items():
         added = sub_command(verbs, name, does, example)
         if name == asked:
-            importlib.import_module(f"app.cli.{name}").declare(added)
+            _module(name).declare(added)
     return parser
+
+
+def _module(verb: str) -> Any:
+    return importlib.import_module(f"app.cli.{MODULES.get(verb, verb)}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,7 +79,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if given.verb is None:
             parser.print_help()
             return 0
-        return int(importlib.import_module(f"app.cli.{given.verb}").run(given))
+        return int(_module(given.verb).run(given))
     except UsageError as error:
         return _report(str(error), WRONG_USAGE)
     except AgentServiceError as error:

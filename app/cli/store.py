@@ -120,7 +120,7 @@ async def _load(
         vectors=not arguments.without_vectors,
     )
     tenant_id = tenant_id_of(arguments.tenant)
-    async with _open_store(settings, tenant_id, IMPORTED) as (database, versions):
+    async with open_store(settings, tenant_id, IMPORTED) as (database, versions):
         await versions.attach()
         async with contextlib.AsyncExitStack() as stack:
             connection = await stack.enter_async_context(database.engine_connection())
@@ -136,8 +136,10 @@ async def _load(
 
 
 @contextlib.asynccontextmanager
-async def _open_store(settings: Any, tenant_id: Any, action: str) -> AsyncIterator[tuple[Any, Any]]:
-    """Open the database and its index versions; record ``action`` in the audit log at the end."""
+async def open_store(
+    settings: Any, tenant_id: Any, action: str, what: str = "items of the store"
+) -> AsyncIterator[tuple[Any, Any]]:
+    """Open the database and its index versions; record ``action`` on ``what`` in the audit log at the end."""
     import structlog
 
     from app.agents.config.agents_file import read
@@ -162,7 +164,7 @@ async def _open_store(settings: Any, tenant_id: Any, action: str) -> AsyncIterat
         indexes = indexes_of(read(settings.agents.config).store)
         yield database, IndexVersions(database, indexes, lambda *_: None)
         audit = AuditService(database)
-        audit.record(AuditEvent(tenant_id, action, "operator", "items of the store"))
+        audit.record(AuditEvent(tenant_id, action, "operator", what))
         await audit.flush()
     finally:
         await database.aclose()
@@ -188,7 +190,7 @@ async def _save(arguments: argparse.Namespace, settings: Any, write: Any, on_pro
     from app.security.access.structs import tenant_id_of
 
     tenant_id, path = tenant_id_of(arguments.tenant), _path(arguments.prefix)
-    async with _open_store(settings, tenant_id, EXPORTED) as (database, versions):
+    async with open_store(settings, tenant_id, EXPORTED) as (database, versions):
         await versions.attach()
         version = None if arguments.without_vectors else versions.serving
         return await ItemExporter(database, tenant_id, path, version).run(write, on_progress)
