@@ -146,7 +146,9 @@ def _follow_thread(client: ServerClient, thread_id: str) -> int:
 
 def _line(*cells: str) -> str:
     head = " ".join(cell.ljust(width) for cell, width in zip(cells, WIDTHS, strict=False))
-    room = max(shutil.get_terminal_size((160, 24)).columns - len(head) - 1, 36)
+    if not sys.stdout.isatty():
+        return f"{head} {cells[-1]}".rstrip()
+    room = max(shutil.get_terminal_size().columns - len(head) - 1, 36)
     return f"{head} {cells[-1][:room]}".rstrip()
 
 

@@ -122,7 +122,7 @@ class RunCreate(RunParameters, frozen=True, kw_only=True):
     after_seconds: float | None = None
     checkpoint_during: bool | None = None
     strict_resume: bool | None = None
-    model_options: ModelOptions | msgspec.UnsetType = msgspec.UNSET
+    model_options: ModelOptions | None = None
 
     @property
     def strategy(self) -> str:
@@ -245,6 +245,7 @@ class RunRequest(msgspec.Struct, kw_only=True):
             "subgraphs": bool(body.stream_subgraphs),
             "resumable": bool(body.stream_resumable),
             "durability": body.durability or "async",
+            "model_options": body.model_options or msgspec.UNSET,
             "langgraph_auth_user": msgspec.UNSET if user is None else user,
             "langgraph_auth_user_id": user_id or msgspec.UNSET,
         }

@@ -142,7 +142,9 @@ def _arguments(text: str) -> str:
 
 
 def clipped(text: str) -> str:
-    """Return one line that fits the terminal, without control characters."""
-    width = max(shutil.get_terminal_size((120, 24)).columns, MIN_WIDTH)
+    """Return one line, without control characters; on a terminal it is cut to fit."""
     line = printable(" ".join(text.split()) if "\n" in text else text)
+    if not sys.stdout.isatty():
+        return line
+    width = max(shutil.get_terminal_size().columns, MIN_WIDTH)
     return line if len(line) <= width else f"{line[: width - 1]}…"

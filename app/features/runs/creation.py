@@ -240,7 +240,7 @@ def _check(body: RunCreate, agent: Agent, run_id: UUID) -> None:
         agent.read_input(body.input, run_id)
     if body.command is not None and body.command.update is not None:
         agent.read_update(body.command.update, run_id)
-    if body.model_options is not msgspec.UNSET:
+    if body.model_options is not None:
         if not isinstance(agent, AcceptsModelOptions):
             raise Invalid(
                 f"Agent {agent.name!r} makes its model calls itself: tools, tool_choice and instructions of a request "

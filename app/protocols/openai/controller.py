@@ -85,7 +85,7 @@ class OpenAIController(Controller):
             stream_mode=OBSERVABLE,
             if_not_exists="create",
             metadata={"protocol": "openai.chat"},
-            model_options=options or msgspec.UNSET,
+            model_options=options,
             **work,
         )
         key = await key_in(request)

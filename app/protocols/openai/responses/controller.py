@@ -192,7 +192,7 @@ def _run_of(data: ResponseRequest, options: ModelOptions | None, plan: RunPlan, 
         if_not_exists="create" if plan.thread_id is not None and plan.thread_id == chat else None,
         on_completion="delete" if data.store is False else "keep",
         metadata={"protocol": PROTOCOL, "openai": msgspec.to_builtins(settings)},
-        model_options=options or msgspec.UNSET,
+        model_options=options,
         **plan.work,
     )
 
