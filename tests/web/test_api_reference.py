@@ -115,7 +115,7 @@ async def attempt(client: httpx.AsyncClient, where: str, operation: Any, ids: di
         if isinstance(found, dict) and "task" in found:
             ids["task_id"] = found["task"]["id"]
         if isinstance(found, dict) and where.endswith("pushNotificationConfigs") and method == "POST":
-            ids["config"] = found["id"]
+            ids["config_id"] = found["id"]
         if (
             isinstance(found, dict)
             and where.endswith("/items")

@@ -23,15 +23,21 @@ _MCP = {
     },
 }
 
+_AG_UI: dict[str, Any] = {
+    "messages": [{"id": "m-1", "role": "user", "content": "What is 12*(3+4)?"}],
+    "tools": [],
+    "context": [],
+}
 _SENT = {"message": {"messageId": "m-1", "role": "ROLE_USER", "parts": [{"text": "What is 12*(3+4)?"}]}}
 _ITEM = {"type": "message", "role": "user", "content": "Good morning"}
 
 PARAMETERS = {
+    "agent": "assistant",
     "assistant": "assistant",
     "assistant_id": ASSISTANT,
     "chat_id": "chat-1",
     "checkpoint_id": "01a22d1a-9607-7624-9cde-13f5af44c30d",
-    "config": "c-1",
+    "config_id": "c-1",
     "conversation_id": "conv_01a22d1a956871498b1bb17156a562e5",
     "cron_id": "01a22d1a-95e2-759a-a1ca-ccdac139ed08",
     "document_id": "01a22d21-8e4c-7775-9b50-c048ea46b454",
@@ -114,13 +120,10 @@ BODIES: dict[tuple[str, str], Any] = {
         "messages": [{"id": "m-1", "role": "user", "parts": [{"type": "text", "text": "What is 12*(3+4)?"}]}],
         "trigger": "submit-message",
     },
-    ("POST", "/ag-ui/{assistant}"): {
-        "threadId": "chat-2",
-        "runId": "run-1",
-        "messages": [{"id": "m-1", "role": "user", "content": "What is 12*(3+4)?"}],
-        "tools": [],
-        "context": [],
-    },
+    ("POST", "/ag-ui/{assistant}"): _AG_UI | {"threadId": "chat-2", "runId": "run-1"},
+    ("POST", "/copilotkit/agent/{agent}/run"): _AG_UI | {"threadId": "chat-3", "runId": "run-2"},
+    ("POST", "/copilotkit/agent/{agent}/connect"): _AG_UI | {"threadId": "chat-3", "runId": "run-3", "messages": []},
+    ("POST", "/copilotkit"): {"method": "info"},
     ("POST", "/mcp"): _MCP,
     ("POST", "/mcp/{assistant}"): _MCP,
     ("POST", "/a2a/{assistant}"): {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": _SENT},
