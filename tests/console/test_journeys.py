@@ -287,11 +287,13 @@ def test_every_page_fits_a_phone(browser: Browser, console: Served) -> None:
     with watching(browser, console) as watched:
         thread = httpx.post(f"{console.base}/threads", json={}).json()["thread_id"]
         body = {"assistant_id": "assistant", "input": "What is 2+3?"}
-        assert httpx.post(f"{console.base}/threads/{thread}/runs/wait", json=body, timeout=60).status_code == 200
+        waited = httpx.post(f"{console.base}/threads/{thread}/runs/wait", json=body, timeout=60)
+        run = waited.headers["content-location"].split("/")[-1]
         page = watched.open("console/runs")
         page.set_viewport_size({"width": 390, "height": 800})
         paths = ("", "inbox", "runs", "agents", "store", "documents", "crons", "webhooks", "usage", "health", "call")
-        for path in (*paths, f"threads/{thread}", f"threads/{thread}/history"):
+        of_thread = (f"threads/{thread}", f"threads/{thread}/history/{run}", f"compare/{thread}.{run}/{thread}.{run}")
+        for path in (*paths, *of_thread):
             watched.open(f"console/{path}")
             page.wait_for_selector("main h1, main .row.ai")
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, path

@@ -148,7 +148,7 @@ export class Session extends EventTarget {
     this._own.add(runId);
     const run = await get(`/threads/${this.threadId}/runs/${runId}`).catch(() => null);
     if (!run) return;
-    if (run.kwargs?.checkpoint_id) return this.reload();
+    if (run.kwargs?.checkpoint_id) return this.reload().catch(() => {});
     const input = run.kwargs?.input;
     const given = typeof input === "string" ? [{ type: "human", content: input }] : input?.messages ?? input;
     for (const message of Array.isArray(given) ? given : given?.content ? [given] : []) {

@@ -172,7 +172,7 @@ export class HistoryPage {
     const compare = earlier && `compare/${this._id}.${earlier.run_id}/${this._id}.${run.run_id}`;
     return h("details.card.run", { open }, h("summary", null, status(run.status), h("b", null, ` ${duration(end - created)} `),
       h("span.faint", null, `${fullDate(run.created_at)}${run.usage ? ` · ${tokens(run.usage)}` : ""} · ${number(steps.length)} steps`),
-      run.attempts > 1 && h("span.status.interrupted", null, `${run.attempts} attempts`)),
+      run.attempts > 1 && h("span.status.interrupted.attempts", null, `${run.attempts} attempts`)),
     run.error && h("p.problem", null, `${run.error.error}: ${run.error.message}`),
     h("div.waterfall", null, wait, bars), h("p.faint.times", null, times.join(" · ")),
     run.attempts > 1 && h("p", null, icon("redo", 14), ` Workers began this run ${run.attempts} times; its events show where the next one went on.`),

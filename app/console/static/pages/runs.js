@@ -11,7 +11,7 @@ const POLL_MS = 3000;
 const PAGE = 50;
 const STATUSES = [["", "all statuses"], ["live", "live"], ["success", "success"], ["error", "error"], ["timeout", "timeout"], ["interrupted", "interrupted"]];
 const PERIODS = [["", "at any time"], ["3600", "in the last hour"], ["86400", "in the last day"], ["604800", "in the last week"]];
-const COLUMNS = ["", "Thread", "Agent", "Status", "Created", "Queue", "Took", "Tokens", "Attempts", ""];
+const COLUMNS = ["", "Thread", "Agent", "Status", "Created", "Queue", "Took", "Tokens", ""];
 
 export const page = () => new RunsPage();
 
@@ -32,7 +32,7 @@ class RunsPage {
     this._metadata = h("input", { type: "text", class: "grow", "aria-label": "Metadata", placeholder: 'metadata: user=ada or {"n": 1}', spellcheck: "false" });
     for (const filter of [this._status, this._agent, this._period, this._metadata]) filter.addEventListener("change", () => this._restart());
     this._table = h("div.table-wrap", { tabindex: "0", role: "region", "aria-label": "Runs" }, h("table.runs", null,
-      h("thead", null, h("tr", null, COLUMNS.map((title, index) => h("th", { scope: "col", class: index > 4 && index < 9 ? "end" : "" }, title || h("span.visually-hidden", null, index ? "Actions" : "Compare"))))), this._rows));
+      h("thead", null, h("tr", null, COLUMNS.map((title, index) => h("th", { scope: "col", class: index > 4 && index < 8 ? "end" : "" }, title || h("span.visually-hidden", null, index ? "Actions" : "Compare"))))), this._rows));
     this._more = button("Older runs", () => this._try(() => this._older()), { hidden: true });
     this._compare = button("Compare two", () => this._openComparison(), { disabled: true, title: "Choose two runs" });
     this.element = h("div.page.full", null, pageHead("Runs", "The runs of all threads, newest first, live.", this._compare, sureButton("Stop all live runs", () => this._stopAll(), { kind: "danger" })),
@@ -69,8 +69,7 @@ class RunsPage {
   /** Read the newest page again, and those below it down to the last run that was live. */
   async _refresh() {
     const turn = this._turn;
-    const known = this._runs;
-    const oldestLive = known.findLastIndex((run) => isLive(run));
+    const oldestLive = this._runs.findLastIndex((run) => isLive(run));
     let fresh = [];
     let next = null;
     do {
@@ -81,7 +80,7 @@ class RunsPage {
     } while (next && fresh.length <= oldestLive);
     const last = fresh.at(-1)?.run_id;
     // ids grow with time: what was shown below the pages that were read is older than their last run
-    const below = next ? known.filter((run) => run.run_id < last) : [];
+    const below = next ? this._runs.filter((run) => run.run_id < last) : [];
     if (!below.length) this._next = next;
     this._runs = [...fresh, ...below];
     await this._draw(turn);
@@ -140,10 +139,9 @@ class RunsPage {
     pick.checked = this._chosen.has(run.run_id);
     const row = h("tr", null, h("td", null, pick),
       h("td", { dir: "auto" }, h("a.clip", { href: link(path), "data-go": path }, title || "Thread")),
-      h("td.name", null, agentName(run.assistant_id)), h("td", null, status(run.status), run.error && failure(run.error)),
+      h("td.name", null, agentName(run.assistant_id)), h("td", null, status(run.status), run.attempts > 1 && h("div.several", null, `${run.attempts} attempts`), run.error && failure(run.error)),
       h("td", { title: run.started_at ? `started ${fullDate(run.started_at)}${run.ended_at ? `, ended ${fullDate(run.ended_at)}` : ""}` : "not started yet" }, ago(run.created_at)), queue, took,
       h("td.end", { title: run.usage ? `${number(run.usage.input_tokens)} in, ${number(run.usage.output_tokens)} out` : "" }, run.usage ? number(run.usage.total_tokens) : "–"),
-      h("td.end", { class: run.attempts > 1 ? "several" : "" }, run.attempts),
       h("td", null, h("div.actions.tight", null, h("a.button", { href: link(steps), "data-go": steps }, "Steps"),
         isLive(run) ? button("Stop", () => this._act(() => this._stop(run))) : button("Again", () => this._act(() => this._again(run))))));
     this._drawn.set(run.run_id, { state, row, tick });
