@@ -147,16 +147,16 @@ async def check_that_it_is_answered(http: httpx.AsyncClient, asked: Question) ->
     assert (refused.status_code, refused.json()["title"]) == (409, "Conflict")
 
     message = {"messageId": uuid.uuid4().hex, "role": "ROLE_USER", "parts": [{"text": "yes"}], "taskId": asked.run}
-    told = await a2a(http, "SendMessage", message=message)
-    assert told["error"]["data"][-1]["reason"] == "UNSUPPORTED_OPERATION"
+    answer = await a2a(http, "SendMessage", message=message)
+    assert answer["error"]["data"][-1]["reason"] == "UNSUPPORTED_OPERATION"
 
     approved = {"decisions": [{"type": "approve"}]}
     call = {"name": "answer_question", "arguments": {"thread_id": asked.thread, "answers": {asked.id: approved}}}
     assert (await mcp(http, "/mcp/admin", "tools/call", "answer_question", **call))["isError"]
 
     respond = {"id": 1, "method": "input.respond", "params": {"interrupt_id": asked.id, "response": True}}
-    told = (await http.post(f"/api/v1/threads/{asked.thread}/commands", json=respond)).json()
-    assert (told["type"], told["error"]) == ("error", "no_such_interrupt")
+    answer = (await http.post(f"/api/v1/threads/{asked.thread}/commands", json=respond)).json()
+    assert (answer["type"], answer["error"]) == ("error", "no_such_interrupt")
 
     run = {"assistant_id": "payer", "command": {"resume": {asked.id: approved}}}
     assert (await http.post(f"/api/v1/threads/{asked.thread}/runs", json=run)).status_code == 409

@@ -27,11 +27,17 @@ log = structlog.get_logger(__name__)
 _SANE_ID = re.compile(rb"[A-Za-z0-9._-]{1,64}")
 METHODS = frozenset(METHOD.values)
 OTHER_METHOD = "_OTHER"
+DISCONNECTED = "499"
+"""The status of requests whose client disconnected before a response began."""
+
 UNMATCHED = "unmatched"
 """The route label of requests that match no route."""
 
 UNTRACED = ("/metrics", "/health", "/health/ready", "/health/live", "/ok")
 """Suffixes of paths that probes request all the time: they get no spans."""
+
+PROTOCOL_LABEL = "protocol"
+"""Member of a handler's ``opt``: the protocol that it speaks, one of ``labels.PROTOCOL``, if it is not the API."""
 
 REQUEST_SPAN = SpanTemplate("request", SERVER)
 """Requests without a response yet."""
@@ -72,6 +78,7 @@ class RequestContextMiddleware:
         self.app = app
         self.aliases = aliases
         self._duration = meters.http_server_request_duration
+        self._protocols = meters.protocol_requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
@@ -109,8 +116,12 @@ class RequestContextMiddleware:
             method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
             route = scope.get("path_template") or UNMATCHED
             self._duration.record(time.perf_counter() - started_at, method, route, sender.status)
+            handler: Any = scope.get("route_handler")
+            protocol = None if handler is None else handler.opt.get(PROTOCOL_LABEL)
+            if protocol is not None:
+                self._protocols.add(1, protocol, _outcome(sender.status))
             if span is not None:
-                span.template = _template(method, route, sender.status)
+                span.template = _template(method, route, sender.status, protocol)
                 span.attributes = {"url.path": scope["path"], "agent.request_id": sender.request_id}
                 span.end(sender.status if sender.status >= "500" else "")
 
@@ -137,7 +148,7 @@ class _ResponseSender:
         self.detached: DetachedResponse | None = None
         self.request_id = request_id
         self.begun = False
-        self.status = "499"  # until a response begins: the client disconnected before
+        self.status = DISCONNECTED
 
     async def __call__(self, message: Any) -> None:
         if not self.begun and message["type"] == "http.response.start":
@@ -150,14 +161,21 @@ class _ResponseSender:
         await self.plain_send(message)
 
 
+def _outcome(status: str) -> str:
+    if status == DISCONNECTED:
+        return "disconnected"
+    return "failed" if status >= "500" else "refused" if status >= "400" else "success"
+
+
 @lru_cache(4096)
-def _template(method: str, route: str, status: str) -> SpanTemplate:
+def _template(method: str, route: str, status: str, protocol: str | None) -> SpanTemplate:
     """Return the span template of requests with this response."""
     attributes: tuple[tuple[str, Value], ...] = (
         ("http.request.method", method),
         ("http.route", route),
         ("http.response.status_code", int(status)),
         ("url.scheme", "http"),
+        *(() if protocol is None else (("agent.protocol", protocol),)),
     )
     return SpanTemplate(f"{method} {route}", SERVER, *attributes)
 

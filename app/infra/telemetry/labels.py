@@ -26,6 +26,20 @@ POOL = EnumLabel("db.client.connection.pool.name", "requests", "engine", "tenant
 POOL_STATE = EnumLabel("db.client.connection.state", "used", "idle")
 CPU_MODE = EnumLabel("cpu.mode", "user", "system")
 SIGNAL = EnumLabel("signal", "traces", "metrics")
+PROTOCOL = EnumLabel(
+    "protocol",
+    "a2a",
+    "ag-ui",
+    "ai-sdk",
+    "copilotkit",
+    "langgraph.v2",
+    "mcp",
+    "mcp.admin",
+    "openai.chat",
+    "openai.conversations",
+    "openai.responses",
+)
+RESPONSE = EnumLabel("outcome", "success", "refused", "failed", "disconnected")
 
 SLO = EnumLabel("slo", "availability", "first_token", "runs", "checkpoints")
 USE = EnumLabel("use", "bus", "cache")

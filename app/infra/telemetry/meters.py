@@ -273,6 +273,13 @@ class Meters(StatusMeters):
         self.ratelimit_rejected = Counter(
             buffer, "agent.ratelimit.rejected", "{request}", "Requests that a limit refused.", (of.LIMIT,)
         )
+        self.protocol_requests = Counter(
+            buffer,
+            "agent.protocol.requests",
+            "{request}",
+            "Requests of other protocols than the API, by HTTP status (4xx: refused, 5xx: failed).",
+            (of.PROTOCOL, of.RESPONSE),
+        )
         self.secret_rotations = Counter(
             buffer,
             "agent.secret.rotations",

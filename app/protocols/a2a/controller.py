@@ -22,6 +22,7 @@ from app.features.access.rate_limits import count_run
 from app.infra.http.event_streams import EventStream, LateAnswer, OpenResponse
 from app.infra.http.problems import ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
+from app.infra.http.request_context import PROTOCOL_LABEL
 from app.infra.wires import a2a_v03 as v03
 from app.infra.wires.a2a import (
     ListTasksParams,
@@ -49,8 +50,8 @@ from app.protocols.a2a.errors import METHOD_NOT_FOUND, VersionNotSupported, http
 from app.protocols.gateway import Gateway, ProtocolGateway
 from app.security.access.structs import WRITE, AuditSink, Principal
 
-HTTP_SHAPE = {ERROR_SHAPE: http_shape}
-RPC_SHAPE = {ERROR_SHAPE: rpc_shape}
+HTTP_SHAPE = {ERROR_SHAPE: http_shape, PROTOCOL_LABEL: "a2a"}
+RPC_SHAPE = {ERROR_SHAPE: rpc_shape, PROTOCOL_LABEL: "a2a"}
 
 
 class A2AParts(NamedTuple):

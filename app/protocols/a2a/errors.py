@@ -136,7 +136,12 @@ def _named(status: int) -> tuple[str, int]:
 
 
 def _of_fields(errors: Sequence[FieldError]) -> list[dict[str, Any]]:
-    return _violations([(str(one.pointer or one.parameter), one.detail) for one in errors])
+    return _violations([(_place(one), one.detail) for one in errors])
+
+
+def _place(error: FieldError) -> str:
+    """Return the pointer or parameter of an invalid value; empty for the whole body."""
+    return str((error.parameter if error.pointer is msgspec.UNSET else error.pointer) or "")
 
 
 def http_shape(status: int, detail: str, errors: Sequence[FieldError]) -> tuple[int, bytes]:

@@ -12,6 +12,7 @@ from app.features.access.guard import STARTS_RUNS, WRITES, CurrentPrincipal
 from app.infra.http.event_streams import EventStream, OpenResponse
 from app.infra.http.problems import ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
+from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.ag_ui.errors import RunRefused, error_shape
 from app.protocols.ag_ui.projection import EVENT_ID, STOPPING, run_error
 from app.protocols.ag_ui.starting import follow, start
@@ -33,7 +34,7 @@ class AGUIController(Controller):
 
     path = "/ag-ui"
     tags = ("AG-UI",)
-    opt = {**WRITES, ERROR_SHAPE: error_shape}  # noqa: RUF012  as the framework declares it
+    opt = {**WRITES, ERROR_SHAPE: error_shape, PROTOCOL_LABEL: "ag-ui"}  # noqa: RUF012  as the framework declares it
 
     @post("/{assistant:str}", status_code=200, opt=STARTS_RUNS, summary="Run an agent and stream its events")
     async def run(
@@ -55,14 +56,17 @@ class AGUIController(Controller):
 async def run_stream(
     gateway: ProtocolGateway, principal: Principal, assistant: str, data: RunAgentInput, request: AnyRequest
 ) -> OpenResponse:
-    """Start the run that ``data`` asks for and return the stream of its events. Raises as ``start`` does."""
+    """Start the run that ``data`` asks for and return the stream of its events. Raises ``Gone``, and as ``start``."""
     gateway.streams.admit(principal.holder)
     try:
         started = await start(gateway, principal, assistant, data, request)
     except RunRefused as error:
         return AGUIStream(gateway.streams, _refusal(error), holder=principal.holder)
     run = started.run
-    chunks = follow(gateway, principal, started, _number(request.headers.get("last-event-id"), str(run.run_id)))
+    seen = _number(request.headers.get("last-event-id"), str(run.run_id))
+    if seen >= 0:
+        await gateway.runs.check_log(principal, started.thread_id, run.run_id)
+    chunks = follow(gateway, principal, started, seen)
     cancels = data.option("onDisconnect") == "cancel"
     stop = functools.partial(gateway.runs.stop, principal, run.run_id) if cancels else None
     headers = {"X-Thread-Id": str(started.thread_id), "X-Run-Id": str(run.run_id)}

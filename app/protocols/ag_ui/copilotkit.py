@@ -18,6 +18,7 @@ from app.infra.http.event_streams import JsonAnswer, LateAnswer, OpenResponse
 from app.infra.http.json_decoding import decode
 from app.infra.http.problems import ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
+from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.ag_ui.connection import connect, stream
 from app.protocols.ag_ui.controller import AGUIStream, run_stream
 from app.protocols.ag_ui.errors import runtime_error_shape
@@ -59,7 +60,7 @@ class CopilotKitController(Controller):
 
     path = "/copilotkit"
     tags = ("CopilotKit",)
-    opt = {**WRITES, ERROR_SHAPE: runtime_error_shape}  # noqa: RUF012  as the framework declares it
+    opt = {**WRITES, ERROR_SHAPE: runtime_error_shape, PROTOCOL_LABEL: "copilotkit"}  # noqa: RUF012  as the framework declares it
 
     @get("/info", opt=READS, summary="Describe the runtime and its agents")
     async def info(self, principal: CurrentPrincipal, gateway: Gateway) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from app.features.access.idempotency import key_in
 from app.features.threads.structs import HistoryQuery
 from app.infra.http.event_streams import EventStream, NoContent, OpenResponse
 from app.infra.http.query_params import AnyRequest
+from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.ai_sdk.inbound import answers_in, message_of
 from app.protocols.ai_sdk.projection import UIMessageProjection
 from app.protocols.ai_sdk.structs import ChatPost
@@ -33,7 +34,7 @@ class AISDKController(Controller):
 
     path = "/ai-sdk/{assistant:str}"
     tags = ("AI SDK",)
-    opt = WRITES
+    opt = {**WRITES, PROTOCOL_LABEL: "ai-sdk"}  # noqa: RUF012  as the framework declares it
 
     @post("/chat", status_code=200, opt=STARTS_RUNS, summary="Continue a chat and stream the answer")
     async def chat(

@@ -12,6 +12,7 @@ from app.features.access.idempotency import key_in
 from app.features.access.rate_limits import count_run
 from app.infra.http.event_streams import EVENT_STREAM, EventStream
 from app.infra.http.query_params import AnyRequest
+from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.gateway import Gateway, ProtocolGateway
 from app.protocols.langgraph_v2.channels import Subscription
 from app.protocols.langgraph_v2.commands import Caller, CommandHandler
@@ -27,7 +28,7 @@ class ThreadProtocolController(Controller):
 
     path = "/threads/{thread_id:str}"
     tags = ("threads, protocol v2",)
-    opt = WRITES
+    opt = {**WRITES, PROTOCOL_LABEL: "langgraph.v2"}  # noqa: RUF012  as the framework declares it
 
     @post("/commands", status_code=200, opt={**STARTS_RUNS_BY_MESSAGE, **WRITES}, summary="Send a command to a thread")
     async def command(

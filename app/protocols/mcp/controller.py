@@ -15,6 +15,7 @@ from app.infra.http.event_streams import OpenResponse
 from app.infra.http.host_and_cors import OriginRule
 from app.infra.http.problems import CHALLENGE, ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
+from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.gateway import ProtocolGateway
 from app.protocols.mcp.admin import AdminSurface
 from app.protocols.mcp.agent_surface import AgentSurface
@@ -77,7 +78,12 @@ class McpController(Controller):
 
     path = "/mcp"
     tags = ("MCP",)
-    opt = {**STARTS_RUNS_BY_MESSAGE, ERROR_SHAPE: error_shape, CHALLENGE: challenge}  # noqa: RUF012  as the framework declares it
+    opt = {  # noqa: RUF012  as the framework declares it
+        **STARTS_RUNS_BY_MESSAGE,
+        ERROR_SHAPE: error_shape,
+        CHALLENGE: challenge,
+        PROTOCOL_LABEL: "mcp",
+    }
 
     @post("/", status_code=200, summary="Serve a message to all agents")
     async def all_agents(
@@ -86,7 +92,12 @@ class McpController(Controller):
         """JSON, or server-sent events for a call. Calls need the scope `write`, all else `read`."""
         return await serve(mcp, mcp.agents(), data, principal, request)
 
-    @post("/admin", status_code=200, opt={**OPERATES, "llm_by_message": True}, summary="Serve a message to operations")
+    @post(
+        "/admin",
+        status_code=200,
+        opt={**OPERATES, "llm_by_message": True, PROTOCOL_LABEL: "mcp.admin"},
+        summary="Serve a message to operations",
+    )
     async def operations(
         self, data: JSONBody[RpcMessage], principal: CurrentPrincipal, mcp: Mcp, request: AnyRequest
     ) -> OpenResponse:

@@ -8,6 +8,7 @@ from litestar.params import FromPath
 from app.base.errors import NotFound
 from app.features.access.guard import OPEN
 from app.infra.http.query_params import AnyRequest
+from app.infra.http.request_context import PROTOCOL_LABEL
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
@@ -41,7 +42,7 @@ class ResourceMetadataController(Controller):
 
     path = WELL_KNOWN
     tags = ("MCP",)
-    opt = OPEN
+    opt = {**OPEN, PROTOCOL_LABEL: "mcp"}  # noqa: RUF012  as the framework declares it
 
     @get("/", summary="Metadata of the service as an OAuth resource", include_in_schema=False)
     async def service(self, request: AnyRequest) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from app.features.runs.service import RunService
 from app.infra.http.event_streams import EventStream, JsonAnswer, LateAnswer, OpenResponse
 from app.infra.http.problems import ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
+from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.gateway import OBSERVABLE, Gateway, ProtocolGateway
 from app.protocols.openai.chat import STOPPING, ChatCollector, ChatProjection
 from app.protocols.openai.errors import error_shape, named_model
@@ -50,7 +51,7 @@ class OpenAIController(Controller):
 
     path = "/v1"
     tags = ("OpenAI",)
-    opt = {**WRITES, ERROR_SHAPE: error_shape}  # noqa: RUF012  as the framework declares it
+    opt = {**WRITES, ERROR_SHAPE: error_shape, PROTOCOL_LABEL: "openai.chat"}  # noqa: RUF012  as the framework declares it
 
     @get("/models", opt=READS, summary="List the assistants as models")
     async def models(self, principal: CurrentPrincipal, gateway: Gateway) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from app.features.access.idempotency import key_in
 from app.infra.http.event_streams import EventStream, JsonAnswer, LateAnswer, OpenResponse
 from app.infra.http.problems import ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
+from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.gateway import OBSERVABLE, Gateway, ProtocolGateway
 from app.protocols.openai.errors import error_shape, named_model
 from app.protocols.openai.responses import items
@@ -53,7 +54,7 @@ class ResponsesController(Controller):
 
     path = "/v1/responses"
     tags = ("OpenAI",)
-    opt = {**WRITES, ERROR_SHAPE: error_shape}  # noqa: RUF012  as the framework declares it
+    opt = {**WRITES, ERROR_SHAPE: error_shape, PROTOCOL_LABEL: PROTOCOL}  # noqa: RUF012  as the framework declares it
 
     @post("/", status_code=200, opt=STARTS_RUNS, summary="Create a response by a run of an agent")
     async def create(

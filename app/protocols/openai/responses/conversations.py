@@ -16,6 +16,7 @@ from app.base.errors import Invalid, NotFound
 from app.features.access.guard import READS, WRITES, CurrentPrincipal
 from app.features.threads.structs import StateUpdate, Thread, ThreadCreate, ThreadPatch
 from app.infra.http.problems import ERROR_SHAPE
+from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.gateway import Gateway, ProtocolGateway
 from app.protocols.openai.errors import error_shape
 from app.protocols.openai.responses import items
@@ -55,7 +56,7 @@ class ConversationsController(Controller):
 
     path = "/v1/conversations"
     tags = ("OpenAI",)
-    opt = {**WRITES, ERROR_SHAPE: error_shape}  # noqa: RUF012  as the framework declares it
+    opt = {**WRITES, ERROR_SHAPE: error_shape, PROTOCOL_LABEL: "openai.conversations"}  # noqa: RUF012  as the framework declares it
 
     @post("/", status_code=200, summary="Create a conversation")
     async def create(
