@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 import msgspec
 
-from app.base.errors import AgentServiceError, Invalid
+from app.base.errors import AgentServiceError, BadRequest, Invalid
 from app.base.json_scan import INVALID_JSON
 from app.infra.http.problems import INTERNAL_ERROR, FieldError
 
@@ -43,6 +43,7 @@ class A2AError(AgentServiceError):
     """An error that A2A has a name for: ``code`` of JSON-RPC, ``reason`` of google.rpc.ErrorInfo."""
 
     status: ClassVar[int] = 400
+    title = BadRequest.title
     code: ClassVar[int] = OTHER
     reason: ClassVar[str] = ""
     rpc_status: ClassVar[str] = "FAILED_PRECONDITION"
