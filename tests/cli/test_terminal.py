@@ -192,6 +192,7 @@ class CuttingProxy:
                 passed += len(data)
                 if passed > self._after and b"id: 1-" in data and not self.cuts:
                     self.cuts += 1
+                    client.shutdown(socket.SHUT_RDWR)
                     return
 
 

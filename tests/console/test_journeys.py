@@ -78,6 +78,31 @@ def test_a_visitor_talks_to_an_agent(browser: Browser, console: Served) -> None:
         assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Message"
 
 
+SLOW_ANSWERS = """
+const send = window.fetch;
+window.fetch = async (address, options) => {
+  const answer = await send(address, options);
+  if (options?.method === "POST" && String(address).endsWith("/runs")) {
+    await new Promise((go) => setTimeout(go, 1500));
+    window.slowAnswers = (window.slowAnswers ?? 0) + 1;
+  }
+  return answer;
+};
+"""
+
+
+def test_a_run_may_end_before_the_request_for_it_is_answered(browser: Browser, console: Served) -> None:
+    with watching(browser, console) as watched:
+        watched.page.add_init_script(SLOW_ANSWERS)
+        watched.open()
+        watched.choose("echo")
+        for count in (1, 2, 3):
+            watched.say(f"number {count}")
+            watched.page.wait_for_selector(f".row.ai >> text=echo: number {count}")
+            watched.page.wait_for_function("count => window.slowAnswers >= count", arg=count)
+            watched.answered(count)
+
+
 def test_a_person_answers_from_the_inbox_and_in_the_chat(browser: Browser, console: Served) -> None:
     with watching(browser, console) as watched:
         page = watched.open()

@@ -31,6 +31,7 @@ export class Session extends EventTarget {
     this._byId = new Map();
     this._pending = new Map();
     this._own = new Set();
+    this._ended = new Set(); // runs whose end the stream has told, maybe before the request that started them is answered
     this._changed = new Set();
     this._scheduled = false;
     this._abort = new AbortController();
@@ -222,6 +223,7 @@ export class Session extends EventTarget {
   _onEnd(runId) {
     const run = this.run;
     this.run = null;
+    this._ended.add(runId);
     if (document.hidden) this._pause();
     for (const message of this.messages) if (message.streaming) delete message.streaming;
     this._notify("end");
@@ -310,7 +312,7 @@ export class Session extends EventTarget {
     }, { once: true });
     this._own.add(run.run_id);
     if (shown) this._add(shown);
-    if (!this.run) this.run = { run_id: run.run_id, status: "running", since: Date.now() };
+    if (!this.run && !this._ended.has(run.run_id)) this.run = { run_id: run.run_id, status: "running", since: Date.now() };
     this._notify("run");
     if (this._fresh) {
       this._fresh = false;
