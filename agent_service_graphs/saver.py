@@ -70,7 +70,7 @@ class RunSaver(BaseCheckpointSaver[int]):
 
     def _stored(self) -> ThreadStore:
         if self._threads is None:
-            raise NotImplementedError("A graph has no other threads and no older checkpoints outside of a run.")
+            raise RuntimeError("A graph has no other threads and no older checkpoints outside of a run.")
         return self._threads
 
     def _in_memory(self, at: Mapping[str, Any]) -> CheckpointTuple | None:

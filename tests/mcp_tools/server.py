@@ -27,6 +27,7 @@ SOUND = base64.b64encode(b"RIFF").decode()
 server = MCPServer("fixture", instructions="Tools for tests.")
 metas: list[dict[str, Any]] = []
 headers: list[dict[str, str]] = []
+hanging: list[str] = []
 cancelled: list[str] = []
 
 
@@ -76,6 +77,7 @@ async def work(context: Context, steps: int = 3) -> str:
 @server.tool()
 async def hang(context: Context) -> str:
     """Answer never."""
+    hanging.append(str(context.request_id))
     try:
         await asyncio.Event().wait()
     finally:

@@ -63,9 +63,10 @@ async def test_tools_over_http_work_in_both_revisions(http_url: str, revision: A
 @pytest.mark.parametrize("revision", ["auto", "2025-11-25"])
 async def test_a_cancelled_or_timed_out_call_is_cancelled_at_the_server(http_url: str, revision: Any) -> None:
     async with connected(McpServerSpec(url=http_url, revision=revision)) as found:
+        fixture.hanging.clear()
         fixture.cancelled.clear()
         task = asyncio.create_task(found.call("hang"))
-        await asyncio.sleep(0.3)
+        await eventually(lambda: fixture.hanging)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

@@ -1,8 +1,30 @@
 """The outboxes: one delivery for each ended run with a webhook, and for each push configuration of its task."""
 
+from typing import Any
+
 import sqlalchemy as sa
 
 from app.infra.db.metadata import Timestamp, UUIDType, metadata, tenant, timestamp
+
+
+def _attempts() -> list[sa.Column[Any] | sa.CheckConstraint]:
+    """Return what the dispatcher reads and writes of each delivery."""
+    return [
+        sa.Column("url", sa.Text, nullable=False),
+        sa.Column("host", sa.Text, nullable=False, server_default=sa.text("''")),
+        sa.Column("status", sa.Text, nullable=False, server_default=sa.text("'pending'")),
+        sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.text("0")),
+        sa.Column(
+            "due_at", Timestamp, nullable=False, server_default=sa.func.now(), comment="a lease, while it is tried"
+        ),
+        sa.Column("body", sa.LargeBinary, comment="what is sent, the same in every attempt; made at the first"),
+        sa.Column("answer", sa.Integer, comment="status code of the last attempt"),
+        sa.Column("problem", sa.Text, comment="why the last attempt failed"),
+        timestamp("created_at"),
+        sa.Column("ended_at", Timestamp),
+        sa.CheckConstraint("status in ('pending', 'delivered', 'dead')", name="status"),
+    ]
+
 
 webhook_deliveries = sa.Table(
     "webhook_deliveries",
@@ -10,17 +32,7 @@ webhook_deliveries = sa.Table(
     tenant(),
     sa.Column("run_id", UUIDType, primary_key=True),
     sa.Column("thread_id", UUIDType, nullable=False),
-    sa.Column("url", sa.Text, nullable=False),
-    sa.Column("host", sa.Text, nullable=False, server_default=sa.text("''")),
-    sa.Column("status", sa.Text, nullable=False, server_default=sa.text("'pending'")),
-    sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.text("0")),
-    sa.Column("due_at", Timestamp, nullable=False, server_default=sa.func.now(), comment="a lease, while it is tried"),
-    sa.Column("body", sa.LargeBinary, comment="what is sent, the same in every attempt; made at the first"),
-    sa.Column("answer", sa.Integer, comment="status code of the last attempt"),
-    sa.Column("problem", sa.Text, comment="why the last attempt failed"),
-    timestamp("created_at"),
-    sa.Column("ended_at", Timestamp),
-    sa.CheckConstraint("status in ('pending', 'delivered', 'dead')", name="status"),
+    *_attempts(),
     sa.Index("webhook_deliveries_due_idx", "due_at", postgresql_where=sa.text("status = 'pending'")),
     sa.Index("webhook_deliveries_turn_idx", "tenant_id", "due_at", postgresql_where=sa.text("status = 'pending'")),
     sa.Index("webhook_deliveries_tenant_idx", "tenant_id", "created_at"),
@@ -57,17 +69,7 @@ push_deliveries = sa.Table(
     sa.Column("ended_run", UUIDType, nullable=False, comment="the run whose end is sent"),
     sa.Column("task_id", UUIDType, nullable=False),
     sa.Column("config_id", sa.Text, nullable=False),
-    sa.Column("url", sa.Text, nullable=False),
-    sa.Column("host", sa.Text, nullable=False, server_default=sa.text("''")),
-    sa.Column("status", sa.Text, nullable=False, server_default=sa.text("'pending'")),
-    sa.Column("attempts", sa.Integer, nullable=False, server_default=sa.text("0")),
-    sa.Column("due_at", Timestamp, nullable=False, server_default=sa.func.now(), comment="a lease, while it is tried"),
-    sa.Column("body", sa.LargeBinary, comment="what is sent, the same in every attempt; made at the first"),
-    sa.Column("answer", sa.Integer, comment="status code of the last attempt"),
-    sa.Column("problem", sa.Text, comment="why the last attempt failed"),
-    timestamp("created_at"),
-    sa.Column("ended_at", Timestamp),
-    sa.CheckConstraint("status in ('pending', 'delivered', 'dead')", name="status"),
+    *_attempts(),
     sa.Index("push_deliveries_due_idx", "due_at", postgresql_where=sa.text("status = 'pending'")),
     sa.Index("push_deliveries_turn_idx", "tenant_id", "due_at", postgresql_where=sa.text("status = 'pending'")),
 )

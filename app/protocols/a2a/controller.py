@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 from litestar import Controller, Response, delete, get, post
-from litestar.di import NamedDependency
+from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, JSONBody
 
 from app.base.errors import AgentServiceError, Invalid, NotFound
@@ -64,6 +64,39 @@ class A2AParts(NamedTuple):
 Parts = NamedDependency[A2AParts]
 
 
+class HttpCall(NamedTuple):
+    """A call of an agent by the HTTP+JSON binding."""
+
+    request: AnyRequest
+    gateway: ProtocolGateway
+    principal: Principal
+    assistant: str
+
+    async def __call__(self, method: str, params: Any) -> OpenResponse:
+        """Run a method; ``params`` are its struct, or what it is read from."""
+        binding = HttpBinding(self.request)
+        try:
+            if version_of(self.request) == OLD_VERSION:
+                raise VersionNotSupported("Version 0.3 is served by JSON-RPC: see the agent's card.")
+            tasks = await _tasks(self.gateway, self.principal, self.assistant)
+            return await _call(binding, method, params, tasks, self.request)
+        except UnknownMethod:
+            error = NotFound(f"No operation matches {self.request.scope['path']}.")
+            return response(binding, binding.error(error))
+        except AgentServiceError as error:
+            if error.status == 500:
+                raise
+            return response(binding, binding.error(error), error)
+
+
+def http_call(assistant: FromPath[str], principal: CurrentPrincipal, gateway: Gateway, request: AnyRequest) -> HttpCall:
+    """Provide the call of a request."""
+    return HttpCall(request, gateway, principal, assistant)
+
+
+Call = NamedDependency[HttpCall]
+
+
 class AgentCardController(Controller):
     """Discovery: the cards of agents, without authentication."""
 
@@ -95,6 +128,7 @@ class A2AController(Controller):
     path = "/a2a/{assistant:str}"
     tags = ("A2A",)
     opt = {**READS, **HTTP_SHAPE}  # noqa: RUF012  as the framework declares it
+    dependencies = {"call": Provide(http_call, sync_to_thread=False)}  # noqa: RUF012  the same
 
     @post("/", status_code=200, opt={**STARTS_RUNS_BY_MESSAGE, **RPC_SHAPE}, summary="Call a method by JSON-RPC")
     async def rpc(
@@ -133,66 +167,51 @@ class A2AController(Controller):
     @post("/message:send", status_code=200, opt={**STARTS_RUNS, **HTTP_SHAPE}, summary="Send a message to an agent")
     async def send(
         self,
-        assistant: FromPath[str],
         data: JSONBody[SendMessageParams],
-        principal: CurrentPrincipal,
-        gateway: Gateway,
-        request: AnyRequest,
+        call: Call,
     ) -> OpenResponse:
         """Waits until the task has ended or asks for something, at most a minute; then it shows the task."""
-        return await _over_http(request, gateway, principal, assistant, "SendMessage", data)
+        return await call("SendMessage", data)
 
     @post("/message:stream", status_code=200, opt={**STARTS_RUNS, **HTTP_SHAPE}, summary="Send a message and follow")
     async def stream(
         self,
-        assistant: FromPath[str],
         data: JSONBody[SendMessageParams],
-        principal: CurrentPrincipal,
-        gateway: Gateway,
-        request: AnyRequest,
+        call: Call,
     ) -> OpenResponse:
         """The task and its updates as server-sent events; it goes on if the client disconnects."""
-        return await _over_http(request, gateway, principal, assistant, "SendStreamingMessage", data)
+        return await call("SendStreamingMessage", data)
 
     @get("/tasks", summary="List tasks of an agent")
-    async def tasks(
-        self, assistant: FromPath[str], principal: CurrentPrincipal, gateway: Gateway, request: AnyRequest
-    ) -> OpenResponse:
+    async def tasks(self, call: Call) -> OpenResponse:
         """The last changed first. Query parameters: ``contextId``, ``status``, ``pageSize``, ``pageToken``,
         ``historyLength``, ``statusTimestampAfter``, ``includeArtifacts``.
         """
-        return await _over_http(request, gateway, principal, assistant, "ListTasks", dict(request.query_params))
+        return await call("ListTasks", dict(call.request.query_params))
 
     @get("/tasks/{task_id:str}", summary="Show a task")
     async def task(
         self,
-        assistant: FromPath[str],
         task_id: FromPath[str],
-        principal: CurrentPrincipal,
-        gateway: Gateway,
-        request: AnyRequest,
+        call: Call,
     ) -> OpenResponse:
         """With ``:subscribe`` after its id: follow the task, as by POST."""
         task, _, action = task_id.partition(":")
         method = {"": "GetTask", "subscribe": "SubscribeToTask"}.get(action, "")
-        params = {**request.query_params, "id": task}
-        return await _over_http(request, gateway, principal, assistant, method, params)
+        return await call(method, {**call.request.query_params, "id": task})
 
     @post(
         "/tasks/{task_id:str}", status_code=200, opt={**ADDS_NOTHING, **HTTP_SHAPE}, summary="Cancel or follow a task"
     )
     async def act(
         self,
-        assistant: FromPath[str],
         task_id: FromPath[str],
-        principal: CurrentPrincipal,
-        gateway: Gateway,
-        request: AnyRequest,
+        call: Call,
     ) -> OpenResponse:
         """``{id}:cancel`` cancels it, ``{id}:subscribe`` follows it by server-sent events, as by GET."""
         task, _, action = task_id.partition(":")
         method = {"cancel": "CancelTask", "subscribe": "SubscribeToTask"}.get(action, "")
-        return await _over_http(request, gateway, principal, assistant, method, {"id": task})
+        return await call(method, {"id": task})
 
     @post(
         "/tasks/{task_id:str}/pushNotificationConfigs",
@@ -202,43 +221,32 @@ class A2AController(Controller):
     )
     async def configure(
         self,
-        assistant: FromPath[str],
         task_id: FromPath[str],
         data: JSONBody[PushConfig],
-        principal: CurrentPrincipal,
-        gateway: Gateway,
-        request: AnyRequest,
+        call: Call,
     ) -> OpenResponse:
         """The task is sent when it has ended and whenever it asks, signed as webhooks are."""
         given = msgspec.structs.replace(data, task_id=task_id)
-        return await _over_http(request, gateway, principal, assistant, "CreateTaskPushNotificationConfig", given)
+        return await call("CreateTaskPushNotificationConfig", given)
 
     @get("/tasks/{task_id:str}/pushNotificationConfigs", summary="List where news of a task are sent to")
     async def configs(
         self,
-        assistant: FromPath[str],
         task_id: FromPath[str],
-        principal: CurrentPrincipal,
-        gateway: Gateway,
-        request: AnyRequest,
+        call: Call,
     ) -> OpenResponse:
         """All on one page; credentials are not shown."""
-        params = {"taskId": task_id}
-        return await _over_http(request, gateway, principal, assistant, "ListTaskPushNotificationConfigs", params)
+        return await call("ListTaskPushNotificationConfigs", {"taskId": task_id})
 
     @get("/tasks/{task_id:str}/pushNotificationConfigs/{config_id:str}", summary="Show a push configuration")
     async def config(
         self,
-        assistant: FromPath[str],
         task_id: FromPath[str],
         config_id: FromPath[str],
-        principal: CurrentPrincipal,
-        gateway: Gateway,
-        request: AnyRequest,
+        call: Call,
     ) -> OpenResponse:
         """Credentials are not shown."""
-        params = {"taskId": task_id, "id": config_id}
-        return await _over_http(request, gateway, principal, assistant, "GetTaskPushNotificationConfig", params)
+        return await call("GetTaskPushNotificationConfig", {"taskId": task_id, "id": config_id})
 
     @delete(
         "/tasks/{task_id:str}/pushNotificationConfigs/{config_id:str}",
@@ -248,28 +256,21 @@ class A2AController(Controller):
     )
     async def unconfigure(
         self,
-        assistant: FromPath[str],
         task_id: FromPath[str],
         config_id: FromPath[str],
-        principal: CurrentPrincipal,
-        gateway: Gateway,
-        request: AnyRequest,
+        call: Call,
     ) -> OpenResponse:
         """Nothing happens if it does not exist."""
-        params = {"taskId": task_id, "id": config_id}
-        return await _over_http(request, gateway, principal, assistant, "DeleteTaskPushNotificationConfig", params)
+        return await call("DeleteTaskPushNotificationConfig", {"taskId": task_id, "id": config_id})
 
     @get("/extendedAgentCard", summary="Show the extended card of an agent")
     async def extended_card(
         self,
-        assistant: FromPath[str],
-        principal: CurrentPrincipal,
-        gateway: Gateway,
         a2a: Parts,
-        request: AnyRequest,
+        call: Call,
     ) -> OpenResponse:
         """Assistants have one too."""
-        return await _over_http(request, gateway, principal, assistant, "GetExtendedAgentCard", a2a.cards)
+        return await call("GetExtendedAgentCard", a2a.cards)
 
 
 class UnknownMethod(Exception):
@@ -302,23 +303,6 @@ _WRITES = {
 
 async def _tasks(gateway: ProtocolGateway, principal: Principal, assistant: str) -> AgentTasks:
     return await AgentTasks.of(gateway, principal, assistant)
-
-
-async def _over_http(
-    request: AnyRequest, gateway: ProtocolGateway, principal: Principal, assistant: str, method: str, params: Any
-) -> OpenResponse:
-    binding = HttpBinding(request)
-    try:
-        if version_of(request) == OLD_VERSION:
-            raise VersionNotSupported("Version 0.3 is served by JSON-RPC: see the agent's card.")
-        return await _call(binding, method, params, await _tasks(gateway, principal, assistant), request)
-    except UnknownMethod:
-        error = NotFound(f"No operation matches {request.scope['path']}.")
-        return response(binding, binding.error(error))
-    except AgentServiceError as error:
-        if error.status == 500:
-            raise
-        return response(binding, binding.error(error), error)
 
 
 async def _call(binding: Binding, method: str, given: Any, tasks: AgentTasks, request: AnyRequest) -> OpenResponse:

@@ -31,7 +31,7 @@ export class Session extends EventTarget {
     this._byId = new Map();
     this._pending = new Map();
     this._own = new Set();
-    this._ended = new Set(); // runs whose end the stream has told, maybe before the request that started them is answered
+    this._ended = new Set(); // runs whose end event came, perhaps before the response to the request that started them
     this._changed = new Set();
     this._scheduled = false;
     this._abort = new AbortController();
