@@ -142,8 +142,8 @@ async def _inspect(server: "McpServer") -> int:
 async def _call(server: "McpServer", arguments: argparse.Namespace) -> int:
     import msgspec
 
-    from app.agents.mcp.port import LostConnection, ServerAway, ServerError
     from app.agents.mcp.tool import no_answer, no_progress
+    from app.agents.tools.remote import LostConnection, ServerAway, ServerError
 
     if arguments.tool not in server.listed:
         raise UsageError(f"the server has no tool {arguments.tool!r}: it has {', '.join(server.listed) or 'none'}")

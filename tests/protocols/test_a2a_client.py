@@ -21,8 +21,8 @@ from app.agents.a2a.peers import A2APeers
 from app.agents.a2a.spec import A2AAgentSpec, parse_name
 from app.agents.a2a.tool import A2ATool
 from app.agents.config.agents_file import AgentsFile, read
-from app.agents.mcp.port import ServerError
 from app.agents.tools.port import ToolResult
+from app.agents.tools.remote import ServerError
 from app.base.errors import StartError
 from app.infra.egress.addresses import AddressAllowlist
 from tests.database import clone, drop

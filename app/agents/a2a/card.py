@@ -6,7 +6,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from app.agents.mcp.port import ServerError
+from app.agents.tools.remote import ServerError
 from app.infra.wires.a2a import Wire
 
 BINDING = "JSONRPC"

@@ -9,7 +9,7 @@ import msgspec
 from yarl import URL
 
 from app.agents.a2a.card import PeerCard
-from app.agents.mcp.port import LostConnection, ServerAway, ServerError
+from app.agents.tools.remote import LostConnection, ServerAway, ServerError
 from app.base.errors import Invalid
 from app.infra.egress.addresses import AddressAllowlist, host_of
 from app.infra.egress.client import AWAY, NOT_SENT, checked_session, failure_reason

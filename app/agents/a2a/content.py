@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-from app.agents.mcp.content import tool_result
+from app.agents.tools.content import tool_result
 from app.agents.tools.port import ToolResult
 from app.infra.wires.a2a import Message, Part, Task
 

@@ -14,8 +14,8 @@ import msgspec
 
 from app.agents.a2a.content import data_of, words_of
 from app.agents.a2a.peers import A2APeer
-from app.agents.mcp.port import ServerError
 from app.agents.tools.port import ToolContext
+from app.agents.tools.remote import ServerError
 from app.infra.wires.a2a import Message, Part, SendMessageResult, Task, TaskPage
 
 FIRST_POLL_SECONDS = 0.2

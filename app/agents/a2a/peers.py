@@ -10,8 +10,7 @@ import structlog
 from app.agents.a2a.card import PeerCard, parse_card
 from app.agents.a2a.client import A2AClient
 from app.agents.a2a.spec import A2AAgentSpec, A2AName
-from app.agents.mcp.port import LostConnection, ServerAway, ServerError
-from app.agents.mcp.spec import Lookup, expand_references
+from app.agents.tools.remote import Lookup, LostConnection, ServerAway, ServerError, expand_references
 from app.base.errors import AgentServiceError, StartError
 from app.base.tasks import Tasks
 from app.infra.egress.addresses import AddressAllowlist, check_url

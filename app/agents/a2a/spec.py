@@ -6,8 +6,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from app.agents.mcp.spec import Seconds, suitable_name
 from app.agents.tools.port import ToolClass
+from app.agents.tools.remote import Seconds, suitable_name
 from app.base.errors import StartError
 from app.infra.egress.addresses import host_of
 

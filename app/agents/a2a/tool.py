@@ -7,18 +7,22 @@ from typing import Any
 from app.agents.a2a.content import result_of, words_of
 from app.agents.a2a.peer_task import PeerTask, find_task
 from app.agents.a2a.peers import A2APeer
-from app.agents.mcp.port import LostConnection, ServerAway, ServerError
-from app.agents.mcp.spec import MAX_TIMEOUT
-from app.agents.tools.port import ToolClass, ToolContext, ToolResult
+from app.agents.tools.port import SAFE_TO_REPEAT, ToolClass, ToolContext, ToolResult
+from app.agents.tools.remote import (
+    CANCEL_SECONDS,
+    FIRST_PAUSE,
+    MAX_PAUSE,
+    MAX_TIMEOUT,
+    LostConnection,
+    ServerAway,
+    ServerError,
+    failed,
+)
 from app.infra.wires.a2a import Message, Task
 from app.providers.llm.port import ToolSpec
 
 ATTEMPTS = 3
 """How often a message is sent that did not reach the agent."""
-FIRST_PAUSE = 0.25
-MAX_PAUSE = 15.0
-"""Seconds before the next attempt; doubled each time."""
-CANCEL_SECONDS = 2.0
 LOOKUP_SECONDS = 20.0
 
 PARAMETERS: dict[str, Any] = {
@@ -31,7 +35,6 @@ PARAMETERS: dict[str, Any] = {
     "additionalProperties": False,
 }
 
-_SAFE_TO_REPEAT = frozenset({ToolClass.READ_ONLY, ToolClass.IDEMPOTENT})
 _LOST = (ServerAway, LostConnection, ServerError)
 _ENDS = {
     "TASK_STATE_FAILED": "failed",
@@ -64,7 +67,7 @@ class A2ATool:
                 return await self._attempts(task, args)
         except TimeoutError:
             await self._cancel(task)
-            return _failed(f"The agent {self._peer.name} took longer than {seconds:g} s.")
+            return failed(f"The agent {self._peer.name} took longer than {seconds:g} s.")
         except asyncio.CancelledError:
             if context.cancelled():  # not if another process goes on with the run, and with the task
                 await self._cancel(task)
@@ -93,21 +96,21 @@ class A2ATool:
             try:
                 return await self._ended(task, await task.run(args))
             except ServerError as error:
-                return _failed(f"The agent {self._peer.name} answered with an error: {error}")
+                return failed(f"The agent {self._peer.name} answered with an error: {error}")
             except LostConnection as error:
                 if not await self._may_go_on(task):
-                    return _failed(f"The connection was lost and whether the call took effect is not known: {error}")
+                    return failed(f"The connection was lost and whether the call took effect is not known: {error}")
                 reason = str(error)
             except ServerAway as error:
                 reason = str(error)
             if attempt >= ATTEMPTS and not task.id:
-                return _failed(f"The agent {self._peer.name} cannot be reached: {reason}")
+                return failed(f"The agent {self._peer.name} cannot be reached: {reason}")
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE)
 
     async def _may_go_on(self, task: PeerTask) -> bool:
         """Whether the task is known, or its message may be sent once more."""
-        if task.id or self.tool_class in _SAFE_TO_REPEAT:
+        if task.id or self.tool_class in SAFE_TO_REPEAT:
             return True
         if self.tool_class is not ToolClass.RECONCILABLE:
             return False
@@ -123,13 +126,9 @@ class A2ATool:
         if answer.status.state == "TASK_STATE_AUTH_REQUIRED":
             await self._cancel(task)
         words = words_of(answer.status.message) or "it gave no reason"
-        return _failed(f"The agent {self._peer.name} {_ENDS[answer.status.state]}: {words}")
+        return failed(f"The agent {self._peer.name} {_ENDS[answer.status.state]}: {words}")
 
     async def _cancel(self, task: PeerTask) -> None:
         with contextlib.suppress(*_LOST, TimeoutError):
             async with asyncio.timeout(CANCEL_SECONDS):
                 await task.cancel()
-
-
-def _failed(words: str) -> ToolResult:
-    return ToolResult(content=words, status="error")

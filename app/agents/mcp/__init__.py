@@ -6,11 +6,10 @@ The SDK is imported when the first server is connected; nothing else of the prog
 - ``servers``: all servers of the agents file: connect, list tools, connect again
 - ``pins``: accepted lists of tools, and how a server's list differs
 - ``pin_store``, ``queries``, ``tables``: those lists in the database
-- ``port``: what connections do and raise, for code that may not import the SDK
+- ``port``: what connections do, for code that may not import the SDK
 - ``source``: the tools of one server that one agent uses
 - ``tool``: one tool of a server as a tool of an agent
 - ``rounds``, ``elicitation``: one call to its end: questions to people, and tasks that outlive a request
-- ``content``: results of tools as content of messages
 - ``connection``: a connection to a server, kept by a task of its own
 - ``http_transport``: HTTP requests of the SDK, to checked addresses only
 - ``stdio_transport``: a server as a child process

@@ -23,10 +23,11 @@ from mcp.shared.exceptions import MCPError
 from pydantic import TypeAdapter, ValidationError
 
 from app.agents.mcp.http_transport import LOST, MARK, MAX_MESSAGE_BYTES, UNSENT, CheckedTransport
-from app.agents.mcp.port import LostConnection, OnProgress, OnQuestion, ServerAway, ServerError
+from app.agents.mcp.port import OnProgress, OnQuestion
 from app.agents.mcp.spec import McpServerSpec, ResolvedServer
 from app.agents.mcp.stdio_transport import ServerProcess
 from app.agents.tools.port import NeedsAnswer
+from app.agents.tools.remote import LostConnection, ServerAway, ServerError
 from app.base.byte_sizes import parse_size
 from app.base.tasks import Tasks
 from app.infra.egress.addresses import AddressAllowlist

@@ -10,8 +10,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from app.agents.mcp.port import ServerError
 from app.agents.tools.port import NeedsAnswer, ToolContext
+from app.agents.tools.remote import ServerError
 
 METHOD = "elicitation/create"
 ACTIONS = ("accept", "decline", "cancel")

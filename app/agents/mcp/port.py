@@ -1,4 +1,4 @@
-"""What connections to MCP servers do and raise, without the SDK: for the code that may not import it."""
+"""What connections to MCP servers do, without the SDK: for the code that may not import it."""
 
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Protocol
@@ -9,23 +9,6 @@ OnProgress = Callable[[float, float | None, str | None], Awaitable[None]]
 
 OnQuestion = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 """Called with a question that a server asks during a call; returns the answer. Raises ``NeedsAnswer``."""
-
-
-class ServerAway(Exception):
-    """The request did not reach the server, so that it may be sent again; the message is the reason."""
-
-
-class LostConnection(Exception):
-    """The connection was lost after the request was sent: whether it took effect is not known."""
-
-
-class ServerError(Exception):
-    """The server answered with an error, or against the protocol."""
-
-    def __init__(self, message: str, code: int = 0, data: Any = None) -> None:
-        super().__init__(message)
-        self.code = code
-        self.data = data
 
 
 class Connection(Protocol):

@@ -10,8 +10,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from app.agents.mcp.elicitation import answers_to
-from app.agents.mcp.port import Connection, OnProgress, ServerError
+from app.agents.mcp.port import Connection, OnProgress
 from app.agents.tools.port import ToolContext
+from app.agents.tools.remote import ServerError
 
 MAX_ROUNDS = 16
 """How often a server may ask in one call."""

@@ -10,10 +10,11 @@ from typing import Any
 import structlog
 
 from app.agents.mcp.pins import FirstSeen, PinStore
-from app.agents.mcp.port import Connection, LostConnection, ServerAway, ServerError
+from app.agents.mcp.port import Connection
 from app.agents.mcp.source import McpToolSource
-from app.agents.mcp.spec import Lookup, McpServerSpec, McpToolName, resolve
+from app.agents.mcp.spec import McpServerSpec, McpToolName, resolve
 from app.agents.tools.port import ToolContext
+from app.agents.tools.remote import Lookup, LostConnection, ServerAway, ServerError
 from app.base.errors import AgentServiceError, StartError
 from app.base.tasks import Tasks
 from app.infra.egress.addresses import AddressAllowlist, check_url

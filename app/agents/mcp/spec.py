@@ -1,15 +1,13 @@
 """An MCP server as the agents file describes it, ``[mcp.NAME]``, and the names of its tools."""
 
-import hashlib
-import re
 import shutil
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
 
 import msgspec
 
 from app.agents.tools.port import ToolClass
+from app.agents.tools.remote import Lookup, Seconds, expand_references, suitable_name
 from app.base.byte_sizes import parse_size
 from app.base.errors import StartError
 from app.infra.egress.addresses import host_of
@@ -17,18 +15,8 @@ from app.infra.egress.addresses import host_of
 PREFIX = "mcp:"
 """What names of tools in the agents file begin with: ``mcp:SERVER/TOOL``, or ``mcp:SERVER/*`` for all."""
 ALL = "*"
-MAX_TIMEOUT = 86_400
-MAX_NAME_LENGTH = 64
-"""Characters of a tool's name that every provider takes."""
 
-Lookup = Callable[[str], str | None]
-"""Returns the value of an environment variable, or the content of the file that ``NAME_FILE`` names; None if unset."""
-
-_REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
-_UNSUITABLE = re.compile(r"[^A-Za-z0-9_-]")
 _DECLARABLE = frozenset({ToolClass.READ_ONLY, ToolClass.IDEMPOTENT, ToolClass.UNSAFE})
-
-Seconds = Annotated[float, msgspec.Meta(gt=0, le=MAX_TIMEOUT)]
 
 
 class McpToolSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -117,18 +105,6 @@ def resolve(spec: McpServerSpec, folder: Path, lookup: Lookup) -> ResolvedServer
     return ResolvedServer(expand_references(spec.headers, lookup), expand_references(spec.env, lookup), program, where)
 
 
-def expand_references(values: Mapping[str, str], lookup: Lookup) -> dict[str, str]:
-    """Return ``values`` with those of the variables that they refer to as ``${NAME}``. Raises ``StartError``."""
-
-    def value_of(match: re.Match[str]) -> str:
-        value = lookup(match[1])
-        if value is None:
-            raise StartError(f"the variable {match[1]} is not set: set it, or {match[1]}_FILE")
-        return value
-
-    return {name: _REFERENCE.sub(value_of, text) for name, text in values.items()}
-
-
 class McpToolName(NamedTuple):
     """A tool, or all tools (``*``), of a server, as the agents file names it."""
 
@@ -152,15 +128,6 @@ def shown_name(server: str, tool: str) -> str:
     A name that had to be changed ends with a digest of the original, so that no two tools share one.
     """
     return suitable_name(f"{server}__{tool}")
-
-
-def suitable_name(name: str) -> str:
-    """Return ``name``, or a name like it, with a digest, if not every provider takes it as the name of a tool."""
-    suitable = _UNSUITABLE.sub("_", name)
-    if suitable == name and len(name) <= MAX_NAME_LENGTH:
-        return name
-    digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
-    return f"{suitable[: MAX_NAME_LENGTH - 9]}_{digest}"
 
 
 def shown_pattern(text: str) -> str:

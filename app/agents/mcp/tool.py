@@ -6,11 +6,21 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-from app.agents.mcp.content import tool_result
-from app.agents.mcp.port import Connection, LostConnection, OnProgress, ServerAway, ServerError
+from app.agents.mcp.port import Connection, OnProgress
 from app.agents.mcp.rounds import CallRounds
-from app.agents.mcp.spec import MAX_TIMEOUT, McpServerSpec, shown_name
-from app.agents.tools.port import ToolClass, ToolContext, ToolResult
+from app.agents.mcp.spec import McpServerSpec, shown_name
+from app.agents.tools.content import tool_result
+from app.agents.tools.port import SAFE_TO_REPEAT, ToolContext, ToolResult
+from app.agents.tools.remote import (
+    CANCEL_SECONDS,
+    FIRST_PAUSE,
+    MAX_PAUSE,
+    MAX_TIMEOUT,
+    LostConnection,
+    ServerAway,
+    ServerError,
+    failed,
+)
 from app.base.json_schema import validator_of
 from app.providers.llm.port import ToolSpec
 
@@ -19,17 +29,11 @@ if TYPE_CHECKING:
 
 IDEMPOTENCY_KEY = "agent-service/idempotency-key"
 """Where in a call's ``_meta`` a server finds the key that is the same for every attempt."""
-FIRST_PAUSE = 0.25
-MAX_PAUSE = 15.0
-"""Seconds before a call is sent again; doubled each time."""
 PROGRESS_SECONDS = 0.05
 """Reports of progress that come faster are dropped."""
-CANCEL_SECONDS = 2.0
 MAX_MESSAGE_LENGTH = 500
 MAX_SCHEMA_BYTES = 64 * 1024
 MAX_DESCRIPTION_LENGTH = 8 * 1024
-
-SAFE_TO_REPEAT = frozenset({ToolClass.READ_ONLY, ToolClass.IDEMPOTENT})
 
 
 class Server(Protocol):
@@ -72,7 +76,7 @@ class McpTool:
                 return await self._attempts(rounds, args, context)
         except TimeoutError:
             await self._cancel_task(rounds, context)
-            return _failed(f"The tool took longer than {self._seconds:g} s.")
+            return failed(f"The tool took longer than {self._seconds:g} s.")
         except asyncio.CancelledError:
             if context.cancelled():  # not if another process goes on with the run, and with the task
                 await self._cancel_task(rounds, context)
@@ -88,15 +92,15 @@ class McpTool:
                     raw = await rounds.run(connection, args, meta, self._progress_of(context))
                 return self._result(raw)
             except ServerError as error:
-                return _failed(f"The server {self._server.name} answered with an error: {error}")
+                return failed(f"The server {self._server.name} answered with an error: {error}")
             except LostConnection as error:
                 if self.tool_class not in SAFE_TO_REPEAT and not rounds.is_task:
-                    return _failed(f"The connection was lost and whether the call took effect is not known: {error}")
+                    return failed(f"The connection was lost and whether the call took effect is not known: {error}")
                 reason = str(error)
             except ServerAway as error:
                 reason = str(error)
             if attempt >= spec.attempts and spec.when_away == "tell" and not rounds.is_task:
-                return _failed(f"The server {self._server.name} cannot be reached: {reason}")
+                return failed(f"The server {self._server.name} cannot be reached: {reason}")
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE)
 
@@ -116,10 +120,10 @@ class McpTool:
         if self._output is None or result.status == "error":
             return result
         if "structuredContent" not in raw:
-            return _failed("The server's result lacks the structured content that its schema promises.")
+            return failed("The server's result lacks the structured content that its schema promises.")
         error = next(iter(self._output.iter_errors(raw["structuredContent"])), None)
         if error is not None:
-            return _failed(f"The server's result does not match its own schema: {error.message[:300]}")
+            return failed(f"The server's result does not match its own schema: {error.message[:300]}")
         return result
 
     def _progress_of(self, context: ToolContext) -> OnProgress:
@@ -149,7 +153,3 @@ async def no_progress(_progress: float, _total: float | None, _message: str | No
 def no_answer(_question: Mapping[str, Any]) -> Mapping[str, Any]:
     """Cancel a question: for calls that are not made by a run."""
     return {"action": "cancel"}
-
-
-def _failed(words: str) -> ToolResult:
-    return ToolResult(content=words, status="error")

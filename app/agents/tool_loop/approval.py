@@ -126,10 +126,6 @@ def _edited(answer: dict[str, Any], tool: str) -> dict[str, Any]:
 _EXPECTED = f"Answer with an action, one of {', '.join(APPROVAL_ACTIONS)}."
 
 
-SAFE_TO_REPEAT = frozenset({ToolClass.READ_ONLY, ToolClass.IDEMPOTENT, ToolClass.TRANSACTIONAL})
-"""Reads change nothing, idempotency keys deduplicate repetitions, and changes of values commit with their step."""
-
-
 class ReviewDecision(msgspec.Struct, frozen=True, kw_only=True):
     """A person's verdict on an unresolved call: ``result`` is shown to the model if it was done or has failed."""
 

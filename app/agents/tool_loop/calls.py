@@ -14,7 +14,6 @@ import structlog
 
 from app.agents.port import Interrupt, ModelOptions, RunContext, UnresolvedCall
 from app.agents.tool_loop.approval import (
-    SAFE_TO_REPEAT,
     ApprovalDecision,
     ApprovalPolicy,
     approval_id,
@@ -36,7 +35,7 @@ from app.agents.tool_loop.call_questions import (
 )
 from app.agents.tool_loop.client_tools import client_call_id, client_call_request, client_result, is_client_tool
 from app.agents.tool_loop.conversation import AnyToolCall, PendingCalls, calls_of
-from app.agents.tools.port import NeedsAnswer, Tool, ToolClass, ToolContext, ToolResult, ToolSource
+from app.agents.tools.port import SAFE_TO_REPEAT, NeedsAnswer, Tool, ToolClass, ToolContext, ToolResult, ToolSource
 from app.base.containment import location_of
 from app.base.crash_points import crash_point
 from app.base.errors import ReviewAborted, StartError, Unavailable

@@ -21,6 +21,10 @@ class ToolClass(enum.StrEnum):
     UNSAFE = "unsafe"
 
 
+SAFE_TO_REPEAT = frozenset({ToolClass.READ_ONLY, ToolClass.IDEMPOTENT, ToolClass.TRANSACTIONAL})
+"""Reads change nothing, idempotency keys deduplicate repetitions, and changes of values commit with their step."""
+
+
 class NeedsAnswer(BaseException):
     """Stop work that needs a person's answer; it restarts from its beginning once there is an answer.
 

@@ -1,4 +1,4 @@
-"""Results of MCP tools as content of messages: what the model reads, and what clients get in addition.
+"""Results of tools in the form of MCP as content of messages: what the model reads, and what clients get in addition.
 
 A server's result is untrusted: types, sizes and encodings are checked here. Source: the specification's page on tools,
 https://modelcontextprotocol.io/specification/2026-07-28/server/tools.
