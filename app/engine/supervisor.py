@@ -34,6 +34,7 @@ from app.engine.queue.run_claimer import RunClaimer
 from app.engine.streams.feed_registry import FeedRegistry
 from app.engine.streams.frame_transport import FramePublisher
 from app.engine.streams.signals import Signal, Signals
+from app.engine.structs import RunRequest
 from app.infra.db.engine import Database
 from app.infra.settings.storage import RetentionSettings
 from app.infra.telemetry import trace_context
@@ -93,15 +94,15 @@ class Supervisor:
         *,
         max_runs: int = 1000,
         log_runs: bool = False,
-        on_change: Callable[[], None] = lambda: None,
+        on_end: Callable[[ClaimedRun, RunRequest], None] = lambda *_: None,
     ) -> None:
         """``max_runs``: maximum of live runs here; 0 for a process that accepts runs for others.
 
         ``log_runs``: log a line for each run that ends here.
 
-        ``on_change`` is called when a run with a webhook has ended here.
+        ``on_end`` is called with each run that has ended here, and its request.
         """
-        self._on_change = on_change
+        self._on_end = on_end
         self._database = parts.database
         self._claims, self._journal, self._budgets = parts.claims, parts.journal, parts.budgets
         self._signals, self._publisher, self.feeds = parts.signals, parts.publisher, parts.feeds
@@ -425,8 +426,7 @@ class Supervisor:
         self.feeds.settle(claimed.run_id, live.feed, finished=ended)
         if execution is not None and ended:
             result = execution.result() if live.awaited else []
-            if execution.request.webhook is not None:
-                self._on_change()
+            self._on_end(claimed, execution.request)
             if (state := execution.cached_state()) is not None:
                 self._cache.put(claimed.tenant_id, claimed.thread_id, state)
             if execution.writer.queued:

@@ -276,7 +276,8 @@ class Feed:
         That of an interrupt is none: it has the open questions too, which the checkpoint has not.
         """
         for at in range(len(self._events) - 1, -1, -1):
-            if any(_shows_values(event, checkpoint_id) for event in _decoded(self._events[at])):
+            found = self._events[at] = _decoded(self._events[at])
+            if any(_shows_values(event, checkpoint_id) for event in found):
                 for frame in self._frames[at:]:
                     if frame.mode == "values":
                         return frame

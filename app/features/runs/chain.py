@@ -151,8 +151,3 @@ class RunChains:
         """Forget the idempotency keys of ``route`` on the chain's thread, except that of the run ``but``."""
         async with self._database.writing(principal.tenant_id) as session:
             await queries.forget_keys(session, principal.tenant_id, chain.first.thread_id, route, but)
-
-    async def of_key(self, principal: Principal, route: str, key: str) -> UUID | None:
-        """Return the run that the idempotency key made, if it is known."""
-        async with self._database.reading(principal.tenant_id) as session:
-            return await queries.run_of_key(session, principal.tenant_id, route, key)

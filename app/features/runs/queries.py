@@ -18,6 +18,7 @@ from app.infra.db.columns import stored_fields
 from app.infra.db.session import Reader, ScopedStatement, Writer
 from app.security.idempotency.tables import idempotency_keys as keys
 
+_CLOCK_SKEW_MS = 600_000
 _PUBLIC = (*(runs.c[name] for name in SHOWN), runs.c.request)
 
 _THREAD_IN_SCOPE = """exists (select from threads own where own.tenant_id = runs.tenant_id
@@ -252,6 +253,11 @@ async def status(session: Reader, tenant_id: UUID, run_id: UUID) -> Row[Any] | N
     return await session.first(_STATUS, {"tenant": tenant_id, "run": run_id})
 
 
+def _before(run_id: UUID) -> UUID:
+    """Return an id before those of the checkpoints of a run, so that statements skip the thread's older ones."""
+    return UUID(int=max(run_id.int - (_CLOCK_SKEW_MS << 80), 0))  # ids begin with their time in milliseconds
+
+
 _THREAD_OF = sa.text("select thread_id from runs where tenant_id = :tenant and run_id = :run")
 _ENDED = ScopedStatement(
     """
@@ -259,6 +265,7 @@ _ENDED = ScopedStatement(
       (select t.head from threads t where t.tenant_id = r.tenant_id and t.thread_id = r.thread_id) as head,
       (select case when c.source = 'input' then c.checkpoint_id else c.parent_id end from checkpoints c
        where c.tenant_id = r.tenant_id and c.thread_id = r.thread_id and c.run_id = r.run_id
+         and c.checkpoint_id > :since
        order by c.checkpoint_id limit 1) as first
     from runs r where r.tenant_id = :tenant and r.thread_id = :thread and r.run_id = :run<owned>
     """,
@@ -274,7 +281,8 @@ async def thread_of(session: Reader, tenant_id: UUID, run_id: UUID) -> UUID | No
 
 async def ended(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> Row[Any] | None:
     """Return how a run ended, and its thread's head."""
-    return await session.first(_ENDED, {"tenant": tenant_id, "thread": thread_id, "run": run_id})
+    named = {"tenant": tenant_id, "thread": thread_id, "run": run_id, "since": _before(run_id)}
+    return await session.first(_ENDED, named)
 
 
 PAGE_ROWS = 256
@@ -308,14 +316,15 @@ _STEPS = sa.text(f"""
     select c.checkpoint_id, c.parent_id, c.source, c.step, c.next, c.created_at, s.node
     from checkpoints c left join steps s
       on s.tenant_id = c.tenant_id and s.run_id = c.run_id and s.checkpoint_id = c.checkpoint_id
-    where c.tenant_id = :tenant and c.thread_id = :thread and c.run_id = :run
+    where c.tenant_id = :tenant and c.thread_id = :thread and c.run_id = :run and c.checkpoint_id > :since
     order by c.step, c.checkpoint_id limit {MAX_SHOWN_STEPS}
 """)
 
 
 async def run_steps(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> Sequence[Row[Any]]:
     """Return a run's checkpoints with the nodes that made them, in order, without their states."""
-    return await session.all(_STEPS, {"tenant": tenant_id, "thread": thread_id, "run": run_id})
+    named = {"tenant": tenant_id, "thread": thread_id, "run": run_id, "since": _before(run_id)}
+    return await session.all(_STEPS, named)
 
 
 _LAST_STEP = sa.text("""
@@ -358,13 +367,11 @@ _BEFORE_RUN = sa.text(f"""
     {ITEMS}
     where r.tenant_id = :tenant and r.run_id = :run
 """)
-_CLOCK_SKEW_MS = 600_000
 
 
 async def before_run(session: Reader, tenant_id: UUID, run_id: UUID) -> Row[Any] | None:
     """Return the checkpoint that a run started from, with its state in one query; None if there was none."""
-    since = UUID(int=max(run_id.int - (_CLOCK_SKEW_MS << 80), 0))  # ids begin with their time in milliseconds
-    return await session.first(_BEFORE_RUN, {"tenant": tenant_id, "run": run_id, "since": since})
+    return await session.first(_BEFORE_RUN, {"tenant": tenant_id, "run": run_id, "since": _before(run_id)})
 
 
 async def delete(session: Writer, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> bool:
@@ -464,10 +471,3 @@ async def forget_keys(session: Writer, tenant_id: UUID, thread_id: UUID, route: 
     """Delete the idempotency keys of ``route`` that made runs of the thread, except that of the run ``but``."""
     made = keys.c.tenant_id == tenant_id, keys.c.thread_id == thread_id, keys.c.route == route
     await session.execute(sa.delete(keys).where(*made, keys.c.run_id.is_distinct_from(but)))
-
-
-async def run_of_key(session: Reader, tenant_id: UUID, route: str, key: str) -> UUID | None:
-    """Return the run that an idempotency key made."""
-    statement = sa.select(keys.c.run_id).where(keys.c.tenant_id == tenant_id, keys.c.route == route, keys.c.key == key)
-    run_id: UUID | None = await session.scalar(statement)
-    return run_id

@@ -2,7 +2,8 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Hashable
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Hashable
 from typing import Any
 from uuid import UUID
 
@@ -20,12 +21,16 @@ from app.engine.execution.ending import interrupts_json
 from app.engine.streams.feed import Feed, FeedTruncated, encode_large, values_in
 from app.engine.streams.feed_registry import TrackedRun
 from app.engine.streams.frames import with_last_member
-from app.engine.streams.send_budget import Result, SendBudget
+from app.engine.streams.send_budget import Result, SendBudget, SendReservation
 from app.engine.supervisor import Supervisor
 from app.features.runs import queries
 from app.features.runs.event_log import EventLog
 from app.features.runs.run_views import EventView, FrameView, Item, RunView, json_of
 from app.infra.db.engine import Database
+from app.infra.db.session import Reader
+
+ReadRow = Callable[[Reader, UUID], Awaitable[Row[Any] | None]]
+"""Read a checkpoint of a tenant."""
 
 RETRY_DELAY = 0.5
 """Seconds between retries while the database is unavailable."""
@@ -135,20 +140,16 @@ class RunStreams:
         async with self.send_budget.room(holder) as share:
             with self._supervisor.feeds.follow(tenant_id, run_id) as followed:
                 frame = followed.feed.values_frame(str(checkpoint_id))
-            row = await self._checkpoint(tenant_id, thread_id, checkpoint_id) if frame is None else None
-            size = frame.size if frame is not None else 0 if row is None else size_of(row)
-            if not share.fits(size):
-                had, row = row is not None, None
+            if frame is None:
+                read_row = functools.partial(queries.checkpoint, thread_id=thread_id, checkpoint_id=checkpoint_id)
+                yield await self._stored(tenant_id, share, read_row)
+                return
+            if not share.fits(frame.size):
                 await share.wait()
-                row = await self._checkpoint(tenant_id, thread_id, checkpoint_id) if had else None
-            values: bytes | None = None
-            if frame is not None:
-                await encode_large([frame])
-                values = values_in(frame)
-            elif row is not None:
-                values = await offload(size, json_of, [row])
-            del frame, row
-            share.made(0 if values is None else len(values))
+            await encode_large([frame])
+            values = values_in(frame)
+            del frame
+            share.made(len(values))
             yield values
 
     @contextlib.asynccontextmanager
@@ -157,24 +158,24 @@ class RunStreams:
     ) -> AsyncIterator[bytes | None]:
         """Load the values that a run started from as JSON, None if there were none, in the way of ``values``."""
         async with self.send_budget.room(holder) as share:
-            row = await self._before(tenant_id, run_id)
-            size = 0 if row is None else size_of(row)
-            if not share.fits(size):
-                row = None
-                await share.wait()
-                row = await self._before(tenant_id, run_id)
-            values = None if row is None else await offload(size, json_of, [row])
-            del row
-            share.made(0 if values is None else len(values))
-            yield values
+            yield await self._stored(tenant_id, share, functools.partial(queries.before_run, run_id=run_id))
 
-    async def _before(self, tenant_id: UUID, run_id: UUID) -> Row[Any] | None:
-        async with self._log.reading(tenant_id) as session:
-            return await queries.before_run(session, tenant_id, run_id)
+    async def _stored(self, tenant_id: UUID, share: SendReservation, read_row: ReadRow) -> bytes | None:
+        """Return the JSON of the row that ``read_row`` finds; read again if there was no room for it at first."""
+        row = await self._read(tenant_id, read_row)
+        size = 0 if row is None else size_of(row)
+        if not share.fits(size):
+            row = None  # hold nothing while waiting
+            await share.wait()
+            row = await self._read(tenant_id, read_row)
+        holder, row = [] if row is None else [row], None
+        values = await offload(size, json_of, holder) if holder else None
+        share.made(0 if values is None else len(values))
+        return values
 
-    async def _checkpoint(self, tenant_id: UUID, thread_id: UUID, checkpoint_id: UUID) -> Row[Any] | None:
+    async def _read(self, tenant_id: UUID, read_row: ReadRow) -> Row[Any] | None:
         async with self._log.reading(tenant_id) as session:
-            return await queries.checkpoint(session, tenant_id, thread_id, checkpoint_id)
+            return await read_row(session, tenant_id)
 
     async def result(self, tenant_id: UUID, thread_id: UUID | None, run_id: UUID) -> bytes:
         """Return ``outcome`` as one JSON text."""

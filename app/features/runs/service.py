@@ -337,13 +337,6 @@ class RunService:
         """Load the values at a checkpoint of ``run`` (thread, run) as JSON (``RunStreams.values``)."""
         return self._streams.values(principal.tenant_id, run, checkpoint_id, principal.holder)
 
-    async def questions(self, principal: Principal, thread_id: UUID) -> Collection[str]:
-        """Return the ids of a thread's open questions; none of a thread that does not exist."""
-        owned = await principal.permit("threads", "read", thread_id=thread_id)
-        async with self._database.reading(principal.tenant_id, owned) as session:
-            row = await queries.open_questions(session, principal.tenant_id, thread_id, None)
-        return [] if row is None else [question["id"] for question in row.questions or ()]
-
     async def cancel(self, principal: Principal, thread_id: UUID, run_id: UUID, *, action: str, wait: bool) -> None:
         """Cancel a run; with ``wait``, return once it has ended. Raises ``NotFound`` if unknown or already ended."""
         owned = await self._stopping(principal, action, thread_id)

@@ -230,8 +230,8 @@ class AgentTasks:
             raise Invalid.at("The message is empty: give it at least one part.", "/message/parts")
         key, state = self._key(message), state_in(chain)
         if state not in WAITING:
-            known = await self.gateway.chains.of_key(self.principal, key.route, key.key)
-            if known in {run.run_id for run in chain.runs}:
+            known = await self.gateway.runs.find(self.principal, key)
+            if known is not None and known[1] in {run.run_id for run in chain.runs}:
                 return Accepted(first.run_id, first.thread_id, last.run_id)
             raise UnsupportedOperation(
                 f"The task has ended ({state}): send the message without taskId, with contextId {context_of(chain)}."

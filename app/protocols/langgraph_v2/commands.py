@@ -200,7 +200,7 @@ class CommandHandler:
         return {"tree": tree}, None
 
     async def _questions(self, caller: Caller) -> Collection[str]:
-        return await self._gateway.runs.questions(caller.principal, caller.thread_id)
+        return [one.id for one in await self._gateway.runs.open_questions(caller.principal, caller.thread_id)]
 
     async def _last_run(self, caller: Caller) -> Run:
         runs, _ = await self._gateway.runs.list(caller.principal, caller.thread_id, status=None, limit=1, offset=0)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from app.base.ids import owner_id
+from app.engine.entries import ClaimedRun
 from app.engine.execution.journal import Journal
 from app.engine.queue.claims import RunQueue
 from app.engine.queue.run_claimer import QueueMetrics
@@ -14,6 +15,7 @@ from app.engine.streams.feed_registry import FeedRegistry
 from app.engine.streams.frame_transport import FramePublisher, FrameTransport
 from app.engine.streams.postgres_transport import PostgresFrameTransport
 from app.engine.streams.signals import Signals
+from app.engine.structs import RunRequest
 from app.engine.supervisor import RunEngine, Supervisor
 from app.features.runs.chain import RunChains
 from app.features.webhooks.dispatcher import WebhookDispatcher
@@ -31,6 +33,10 @@ from app.server.composition.telemetry import Telemetry
 
 if TYPE_CHECKING:  # it loads its library
     from app.engine.streams.redis_transport import RedisFrameTransport
+
+
+A2A_RUN = '"a2a"'
+"""In the metadata of runs that may have push configurations."""
 
 
 class EngineStack(msgspec.Struct, frozen=True, kw_only=True):
@@ -78,9 +84,11 @@ def build_engine(
     pushed = PushNotifications(database, TaskPayloads(RunChains(database)).body, MEDIA_TYPE)
     push_dispatcher = WebhookDispatcher(*calls, pushed)
 
-    def on_change() -> None:
-        dispatcher.wake()
-        push_dispatcher.wake()
+    def on_end(run: ClaimedRun, request: RunRequest) -> None:
+        if request.webhook is not None:
+            dispatcher.wake()
+        if A2A_RUN in run.metadata:
+            push_dispatcher.wake()
 
     max_runs = 0 if settings.server.role == "api" else settings.runs.max_runs
     supervisor = Supervisor(
@@ -89,7 +97,7 @@ def build_engine(
         telemetry.recorder,
         max_runs=max_runs,
         log_runs=settings.server.log_runs,
-        on_change=on_change,
+        on_end=on_end,
     )
     return EngineStack(
         parts=parts,
