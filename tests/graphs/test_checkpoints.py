@@ -82,7 +82,7 @@ async def test_a_supersteps_checkpoint_step_and_events_are_one_transaction(
     connection = await asyncpg.connect(hosted.environment["DATABASE_URL"])
     try:
         rows = await connection.fetch(
-            "select s.step, s.xmin::text as step_written, c.xmin::text as checkpoint_written,"
+            "select s.step, s.xmin::text as step_written, s.created_at as step_began, c.created_at as checkpoint_began,"
             " array(select e.xmin::text from events e where e.run_id = s.run_id) as events_written,"
             " (select r.xmin::text from runs r where r.run_id = s.run_id) as run_written"
             " from steps s join checkpoints c on c.checkpoint_id = s.checkpoint_id where s.run_id = $1 order by s.step",
@@ -92,7 +92,8 @@ async def test_a_supersteps_checkpoint_step_and_events_are_one_transaction(
         await connection.close()
     assert len(rows) == 5, "the input's superstep and four of the node"
     for row in rows:
-        assert row["step_written"] == row["checkpoint_written"]
+        # not by xmin: writes of the next superstep may have amended the checkpoint since
+        assert row["step_began"] == row["checkpoint_began"], "now() is the start of the transaction"
         assert row["step_written"] in row["events_written"]
     assert len({row["step_written"] for row in rows}) == 5
     assert rows[-1]["step_written"] == rows[-1]["run_written"], "the last step and the end"
