@@ -18,6 +18,8 @@ WIDTH = 120
 ROOTS = "app|bench|deploy|docs|migrations|requirements|tests"
 MADE_BY_COMMANDS = {"bench/results/", "build/audit/"}
 NAMED_PAGE = re.compile(r"(?<![\w/.-])(docs/(?:decisions/\d{4}(?![\w-])|[\w./-]+\.md))(?:#([\w-]+))?")
+DECISIONS = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
+SECTIONS = ["Context", "Decision", "Consequences", "Alternatives", "Enforced by"]
 EXAMPLES = ("mistral", "dice", "crew", "ag_ui")
 """Parts of the names of files that do not exist, in the examples of CONTRIBUTING."""
 
@@ -85,6 +87,14 @@ def test_no_line_is_wider_than_120_columns(page: Path) -> None:
         if not line.startswith("|") and len(re.sub(r"`[^`]{60,}`", "", line)) > WIDTH and " " in line.strip()
     ]
     assert wide == [] or page.name == "CHANGELOG.md"
+
+
+@pytest.mark.parametrize("page", DECISIONS, ids=lambda page: str(page.stem))
+def test_a_decision_has_the_five_sections_and_is_in_the_index(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    assert re.findall(r"^## (.+)$", text, re.MULTILINE) == SECTIONS
+    assert text.startswith(f"# {page.stem[:4]}: ")
+    assert f"({page.name})" in page.with_name("README.md").read_text(encoding="utf-8")
 
 
 def test_the_index_names_every_page_of_its_sections() -> None:
