@@ -20,7 +20,7 @@ MADE_BY_COMMANDS = {"bench/results/", "build/audit/"}
 NAMED_PAGE = re.compile(r"(?<![\w/.-])(docs/(?:decisions/\d{4}(?![\w-])|[\w./-]+\.md))(?:#([\w-]+))?")
 DECISIONS = sorted((ROOT / "docs" / "decisions").glob("0*.md"))
 SECTIONS = ["Context", "Decision", "Consequences", "Alternatives", "Enforced by"]
-EXAMPLES = ("mistral", "dice", "crew", "ag_ui")
+EXAMPLES = ("mistral", "dice", "crew")
 """Parts of the names of files that do not exist, in the examples of CONTRIBUTING."""
 
 
