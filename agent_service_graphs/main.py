@@ -36,7 +36,7 @@ class Worker:
         self._imports: dict[str, ImportedThread] = {}
 
     async def serve(self) -> None:
-        """Do what the engine asks until it is gone."""
+        """Serve requests of the engine until its connection ends."""
         while True:
             try:
                 messages = await self._connection.receive()
@@ -162,7 +162,7 @@ async def _serve(descriptor: int, status: int) -> None:
     def on_loaded() -> None:
         watch.start()  # not before: modules may take their time to be imported
         gc.collect()
-        gc.freeze()  # else every collection looks at all objects of the imported libraries, which takes 10 ms
+        gc.freeze()  # else every collection visits all objects of the imported libraries, which takes 10 ms
 
     keep_whole_values()
     worker = Worker(connection, on_loaded)
@@ -171,7 +171,7 @@ async def _serve(descriptor: int, status: int) -> None:
 
 
 def main(descriptor: int, status: int) -> None:
-    """Serve the engine at the other end of the socket ``descriptor`` until it is gone.
+    """Serve the engine at the other end of the socket ``descriptor`` until the connection ends.
 
     A line of JSON on the pipe ``status`` names code that blocks the event loop, which cannot report it itself.
     """
@@ -182,4 +182,4 @@ def main(descriptor: int, status: int) -> None:
         # a node that raises one of these stops the loop; it ends its run, not the process of all
         with contextlib.suppress(SystemExit, KeyboardInterrupt):
             loop.run_until_complete(serving)
-    os._exit(0)  # threads of sync nodes may still run, and nothing of theirs is wanted any more
+    os._exit(0)  # threads of sync nodes may still run, and their results are not needed

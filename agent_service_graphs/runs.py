@@ -162,7 +162,7 @@ class GraphRun:
         return config
 
     def _input(self, document: Document, answers: Answers) -> Any:
-        """Return the input, the command, or None to go on from the checkpoint."""
+        """Return the input, the command, or None to continue from the checkpoint."""
         asked = self._asked
         command: dict[str, Any] = {}
         if answers.open:

@@ -162,7 +162,7 @@ class RunContext(Protocol):
     ``state`` already holds the input. ``answers`` maps the keys of questions to people's answers; an agent asks by
     ending with ``RunOutcome.interrupts``. ``unresolved_calls``: calls that an earlier attempt, or another branch or
     copy of the thread, may have made: call id → the attempts, oldest first. ``cancelled``: a client has cancelled the
-    run, so that no other process goes on with it.
+    run, so that no other process continues with it.
 
     Every write is fenced by the run's lease. A cancel, the time limit and a process that ends cancel the agent's task
     (``asyncio.CancelledError``); to hand the run over or pause it, ``commit`` raises after the step is durable. Let

@@ -106,7 +106,7 @@ class Chat:
         return self._answer() if self._questions else printer.status == "success"
 
     def _follow(self, body: dict[str, Any], printer: RunPrinter) -> None:
-        """Print a run's stream; after a lost connection it goes on where it broke off."""
+        """Print a run's stream; after a lost connection it resumes where it broke off."""
         path, headers = f"/threads/{self._thread_id}/runs/stream", {"idempotency-key": secrets.token_hex(16)}
         asked: Any = {"assistant_id": self._agent, "stream_mode": MODES, **body}
         deadline = 0.0
@@ -137,7 +137,7 @@ class Chat:
         print(styled("\nstopped", DIM))
 
     def _command(self, text: str) -> bool:
-        """Carry out a command; return whether to go on."""
+        """Carry out a command; return whether to continue."""
         word, _, rest = text.partition(" ")
         if word in {"/quit", "/exit", "/q"}:
             return False

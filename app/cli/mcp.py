@@ -1,4 +1,4 @@
-"""``agent-service mcp``: look at the MCP servers of agents, call their tools, accept changes; configure MCP clients."""
+"""``agent-service mcp``: inspect the MCP servers of agents, call their tools, accept changes; configure MCP clients."""
 
 import argparse
 import asyncio

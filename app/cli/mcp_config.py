@@ -1,4 +1,4 @@
-"""``agent-service mcp config``: what to tell an MCP client so that it uses this server."""
+"""``agent-service mcp config``: the configuration with which an MCP client uses this server."""
 
 import argparse
 import json

@@ -1,6 +1,6 @@
 """The same runs on other wires: each protocol is an inbound map, a projection and a controller.
 
-- ``parts``: what a run says, piece by piece: the model that projections read
+- ``parts``: the output of a run, piece by piece: the model that projections read
 - ``projection``: project a run once for all readers of a protocol in this process
 - ``meanings``: what each protocol sends for each state and piece of a run: a table
 - ``gateway``: what every controller works with

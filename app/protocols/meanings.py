@@ -1,4 +1,4 @@
-"""One run on every wire: what each protocol sends for each state of a run and each piece of what it says.
+"""One run on every wire: what each protocol sends for each state of a run and each piece of its output.
 
 The table is what docs/reference/wires.md shows, and what the projections are tested against
 (tests/protocols/test_meanings.py). A state, an event of a run or a protocol without its cell fails the test.
@@ -12,7 +12,7 @@ from app.protocols.states import RunState
 
 
 class Piece(StrEnum):
-    """A piece of what a run says, in one of its events."""
+    """A piece of a run's output, in one of its events."""
 
     START = "the run starts"
     INPUT = "its input is stored"
@@ -305,4 +305,4 @@ WIRES = {
     "mcp": MCP,
     "a2a": A2A,
 }
-"""The protocols that stand, by the package (and the part of it) that speaks them."""
+"""All protocols, by the package (and the part of it) that speaks them."""

@@ -1,4 +1,4 @@
-"""What a run says, piece by piece: the one model that every protocol's projection reads.
+"""The output of a run, piece by piece: the one model that every protocol's projection reads.
 
 ``PartAssembler`` turns a run's events into parts: texts, reasoning and tool calls with a start, chunks and an end; tool
 results; steps; questions; the end. It is pure, so a replay gives the parts of the live stream. A run whose stream modes
@@ -29,7 +29,7 @@ from app.protocols.states import RunState, state_of
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A piece of what a run says."""
+    """A piece of a run's output."""
 
 
 class RunBegins(Part, frozen=True):
@@ -40,7 +40,7 @@ class RunBegins(Part, frozen=True):
 
 
 class TextStart(Part, frozen=True):
-    """A message begins to say text."""
+    """The text of a message begins."""
 
     message_id: str
 

@@ -42,7 +42,7 @@ class ProjectedFrame(NamedTuple):
 class Projection(Protocol):
     """Pure map from the events of one run, in order, to the frames of a protocol.
 
-    ``stopping``: the last bytes to a reader of a server that stops, while the run goes on.
+    ``stopping``: the last bytes to a reader of a server that stops, while the run continues.
     """
 
     stopping: bytes

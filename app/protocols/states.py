@@ -1,4 +1,4 @@
-"""States of a run, as protocols tell them apart."""
+"""States of a run, as protocols distinguish them."""
 
 from enum import StrEnum
 

@@ -1,6 +1,6 @@
 """The parent process, its workers and sockets, and the application that a worker serves.
 
-- ``api_reference``: what the API page says beside types: meanings of fields, and examples
+- ``api_reference``: what the API page shows in addition to types: meanings of fields, and examples
 - ``composition``: the composition root, one bundle of parts per subsystem
 - ``application``: what ``serve`` and ``dev`` have their workers do
 - ``asgi``: the application of one worker

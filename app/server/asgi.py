@@ -30,7 +30,7 @@ from app.server.composition.services import AppServices
 from app.server.routes import BASE_PATH, controllers_of, root_controllers_of
 
 AFTER = {"streams": "runs", "max_document_bytes": "documents", "quota": "threads"}
-"""Parts that a handler asks for beside another one."""
+"""Parts that a handler asks for in addition to another one."""
 
 
 def litestar(services: AppServices) -> Litestar:

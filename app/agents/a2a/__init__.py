@@ -6,5 +6,5 @@
 - ``peers``: all agents that those of this process call, and their cards
 - ``tool``: an agent as a tool
 - ``peer_task``: one call to its end: a task of the agent, and its questions to people
-- ``content``: what an agent made as content of messages
+- ``content``: what an agent returned, as content of messages
 """

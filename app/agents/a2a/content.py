@@ -1,4 +1,4 @@
-"""What another agent said or made, as content of messages: untrusted, so that types and sizes are checked."""
+"""What another agent returned, as content of messages: untrusted, so types and sizes are checked."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any

@@ -1,7 +1,7 @@
 """One call to its end, as a task of another agent: followed, cancelled, and its questions answered by people.
 
 The ids of the message and of its context are those of the call. So after a crash, the task that an earlier attempt
-began is found in that context; the task's own id is kept durably as soon as it is known.
+began is found in that context; the task's own id is stored as soon as it is known.
 """
 
 import asyncio
@@ -20,7 +20,7 @@ from app.infra.wires.a2a import Message, Part, SendMessageResult, Task, TaskPage
 
 FIRST_POLL_SECONDS = 0.2
 MAX_POLL_SECONDS = 5.0
-"""Seconds between looks at a task; half as many again each time, from the beginning when its state changes."""
+"""Seconds between requests for a task's state; half as long again each time, reset when its state changes."""
 MAX_QUESTIONS = 16
 MAX_QUESTION_BYTES = 64 * 1024
 MAX_ID_LENGTH = 1024

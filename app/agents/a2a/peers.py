@@ -1,4 +1,4 @@
-"""All agents that those of this process call, with their cards: fetched at start, and again while they are used."""
+"""All agents that agents of this process call, with their cards: fetched at start, and again while they are used."""
 
 import asyncio
 import time
@@ -18,10 +18,10 @@ from app.infra.egress.addresses import AddressAllowlist, check_url
 log = structlog.get_logger(__name__)
 
 REFRESH_SECONDS = 300.0
-"""A card older than this is asked for again."""
+"""A card older than this is fetched again."""
 CARD_SECONDS = 10.0
 CHECK_SECONDS = 15.0
-"""Seconds between looks at whether a card is old or still missing."""
+"""Seconds between checks whether a card is old or still missing."""
 
 
 class A2APeer:
@@ -39,7 +39,7 @@ class A2APeer:
 
     @property
     def description(self) -> str:
-        """What a model reads about it: the operator's words, else those of its card."""
+        """What a model reads about it: the operator's description, else the card's."""
         if self.spec.description:
             return self.spec.description
         return f"The agent {self.name}." if self._card is None else self._card.description
@@ -126,7 +126,7 @@ class A2APeers:
 
     @property
     def needed(self) -> list[A2APeer]:
-        """The agents that those of this process use."""
+        """The agents that agents of this process use."""
         return list(self._peers.values())
 
     def start(self) -> None:

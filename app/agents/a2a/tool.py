@@ -59,7 +59,7 @@ class A2ATool:
         return ToolSpec(name=self._peer.name, description=self._peer.description, parameters=PARAMETERS)
 
     async def call(self, args: dict[str, Any], context: ToolContext) -> ToolResult:
-        """Have the agent do a task; what it answers with an error, and that it is away, is a result for the model."""
+        """Run a task of the agent; its errors, and its being unreachable, are results for the model."""
         task = PeerTask(self._peer, self._peer.name, context, self._found.pop(context.idempotency_key, ""))
         seconds = self._peer.spec.timeout
         try:
@@ -69,14 +69,14 @@ class A2ATool:
             await self._cancel(task)
             return failed(f"The agent {self._peer.name} took longer than {seconds:g} s.")
         except asyncio.CancelledError:
-            if context.cancelled():  # not if another process goes on with the run, and with the task
+            if context.cancelled():  # not if another process continues the run and the task
                 await self._cancel(task)
             raise
 
     async def lookup(self, key: str) -> ToolResult | None:
-        """Find the task that the call began, which the call that follows goes on with; return None.
+        """Find the task that the call began, which the next call continues; return None.
 
-        Raises as ``A2AClient`` if the agent does not tell.
+        Raises as ``A2AClient`` if the agent cannot list its tasks.
         """
         pause = FIRST_PAUSE
         async with asyncio.timeout(LOOKUP_SECONDS):

@@ -95,21 +95,21 @@ class WorkerQuarantine:
             timer.cancel()
 
     def begin(self, admitted: AdmittedRun) -> None:
-        """Take note that the worker runs the run from now on: a suspect is harmless if it survives for a while."""
+        """Record that the worker runs the run from now on: a suspect is harmless if it survives for a while."""
         admitted.begun = True
         if admitted.suspect:
             seconds = PROOF_SECONDS[min(admitted.attempts.recent, len(PROOF_SECONDS)) - 1]
             admitted.proof = asyncio.get_running_loop().call_later(seconds, self._prove, admitted)
 
     def leave(self, admitted: AdmittedRun) -> None:
-        """Take note that the run is not in the worker any more."""
+        """Record that the run is not in the worker any more."""
         if admitted.proof is not None:
             admitted.proof.cancel()
         self._inside.discard(admitted)
         self._admit()
 
     def progressed(self, admitted: AdmittedRun) -> None:
-        """Take note that the run has committed a step, or the writes of a node, which proves it harmless."""
+        """Record that the run has committed a step, or the writes of a node, which proves it harmless."""
         admitted.attempts.progressed()
         self._prove(admitted)
 

@@ -162,7 +162,7 @@ class GraphWorker:
         return run
 
     def progressed(self, run: WorkerRun) -> None:
-        """Take note that ``run`` has committed something."""
+        """Record that ``run`` has committed something."""
         self._quarantine.progressed(run.admitted)
 
     def close(self, run: WorkerRun) -> None:

@@ -10,7 +10,7 @@ The SDK is imported when the first server is connected; nothing else of the prog
 - ``source``: the tools of one server that one agent uses
 - ``tool``: one tool of a server as a tool of an agent
 - ``rounds``, ``elicitation``: one call to its end: questions to people, and tasks that outlive a request
-- ``connection``: a connection to a server, kept by a task of its own
+- ``connection``: a connection to a server, held by a task of its own
 - ``http_transport``: HTTP requests of the SDK, to checked addresses only
 - ``stdio_transport``: a server as a child process
 """

@@ -1,4 +1,4 @@
-"""One connection to an MCP server, kept by a task of its own, and what it says.
+"""One connection to an MCP server, held by a task of its own, and its results.
 
 The only module that speaks to the SDK's client. It reads results as plain JSON: the SDK's own check of structured
 results uses regular expressions of the server that may take exponential time.
@@ -94,7 +94,7 @@ class McpConnection:
         self._client: Client | None = None
         self._process: ServerProcess | None = None
         self.ended = False
-        """Whether the connection is of no more use."""
+        """Whether the connection cannot be used any more."""
 
     async def open(self) -> None:
         """Connect and agree on a revision."""
@@ -128,7 +128,7 @@ class McpConnection:
         return "" if self._client is None else self._client.protocol_version or ""
 
     def about(self) -> dict[str, Any]:
-        """Return what the server says of itself: name, version, capabilities, instructions."""
+        """Return the server's description of itself: name, version, capabilities, instructions."""
         assert self._client is not None
         session = self._client.session
         info, capabilities = session.server_info, session.server_capabilities

@@ -47,7 +47,7 @@ def _lines(tool: Mapping[str, Any] | None) -> list[str]:
 
 
 def visible(line: str) -> str:
-    """Return ``line`` with escapes for what an eye does not see: such characters may carry orders for a model."""
+    """Return ``line`` with escapes for invisible characters, which may contain instructions for a model."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line)
 
 

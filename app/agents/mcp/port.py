@@ -22,7 +22,7 @@ class Connection(Protocol):
         ...
 
     def about(self) -> dict[str, Any]:
-        """Return what the server says of itself: name, version, capabilities, instructions."""
+        """Return the server's description of itself: name, version, capabilities, instructions."""
         ...
 
     async def open(self) -> None:

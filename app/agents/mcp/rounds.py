@@ -1,7 +1,7 @@
 """One call of a tool to its end: questions to people in between, and tasks that outlive a request.
 
-What identifies the work at the server is kept durably before anything else happens, so that another process, after a
-crash or an answer, goes on with it instead of calling again. Sources: multi-round-trip requests (SEP-2322) and the
+What identifies the work at the server is stored before anything else happens, so that another process, after a
+crash or an answer, continues it instead of calling again. Sources: multi-round-trip requests (SEP-2322) and the
 tasks extension (SEP-2663).
 """
 
@@ -36,7 +36,7 @@ class CallRounds:
 
     @property
     def is_task(self) -> bool:
-        """Whether the call goes on as a task, which can be asked about again at any time."""
+        """Whether the call continues as a task, which can be asked about again at any time."""
         return bool(self._kept.get("task"))
 
     async def run(

@@ -1,4 +1,4 @@
-"""All MCP servers of the agents file: connect, list tools, connect again when one comes back."""
+"""All MCP servers of the agents file: connect, list tools, reconnect when one is available again."""
 
 import asyncio
 import contextlib
@@ -29,7 +29,7 @@ FIRST_PAUSE = 1.0
 MAX_PAUSE = 60.0
 """Seconds between attempts to reach a server that could not be reached."""
 ACCEPTED_SECONDS = 10.0
-"""Seconds between looks at whether an operator has accepted the tools that are stopped."""
+"""Seconds between checks whether an operator has accepted the tools that are stopped."""
 IDLE_SECONDS = 300.0
 """A connection without calls for so long is closed, and its process ended."""
 MAX_CONNECTIONS = 32
@@ -106,7 +106,7 @@ class McpServer:
 
     @contextlib.asynccontextmanager
     async def connected(self, tool: str, context: ToolContext) -> AsyncIterator[Connection]:
-        """Enter with a connection for a call of ``tool``, whose description was compared with the accepted one lately.
+        """Enter with a connection for a call of ``tool``, after a recent comparison with its accepted description.
 
         Raises ``ServerAway``, ``LostConnection`` or ``ServerError``.
         """

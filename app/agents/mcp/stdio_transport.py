@@ -55,7 +55,7 @@ CLOSE_SECONDS = 2.0
 class ServerProcess:
     """A child process that runs ``command`` in ``folder``; ``memory``: its limit in bytes, 0 for none.
 
-    ``on_end`` is called when it says nothing more.
+    ``on_end`` is called when its output ends.
     """
 
     def __init__(

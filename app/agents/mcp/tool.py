@@ -68,7 +68,7 @@ class McpTool:
         self.timeout: float = MAX_TIMEOUT  # ``call`` has the timeout: it can still cancel a task of the server
 
     async def call(self, args: dict[str, Any], context: ToolContext) -> ToolResult:
-        """Call the tool; what the server answers with an error, and that it is away, is a result for the model."""
+        """Call the tool; errors of the server, and its being unreachable, are results for the model."""
         rounds = CallRounds(self._server.name, self._name, self.spec.name, context)
         waits = self._server.spec.when_away == "wait"
         try:
@@ -78,7 +78,7 @@ class McpTool:
             await self._cancel_task(rounds, context)
             return failed(f"The tool took longer than {self._seconds:g} s.")
         except asyncio.CancelledError:
-            if context.cancelled():  # not if another process goes on with the run, and with the task
+            if context.cancelled():  # not if another process continues the run and the task
                 await self._cancel_task(rounds, context)
             raise
 
@@ -147,9 +147,9 @@ class McpTool:
 
 
 async def no_progress(_progress: float, _total: float | None, _message: str | None) -> None:
-    """Drop a report of progress."""
+    """Ignore a report of progress."""
 
 
 def no_answer(_question: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Cancel a question: for calls that are not made by a run."""
+    """Cancel a question, for calls outside of runs."""
     return {"action": "cancel"}

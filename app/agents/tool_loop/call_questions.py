@@ -109,7 +109,7 @@ def amend_in_turn(context: RunContext) -> Amend:
 def unresolved_call(context: RunContext, message_id: str, call: AnyToolCall) -> UnresolvedCall | None:
     """Return the latest attempt that may have made ``call``; the same id in another message is another call.
 
-    None if an attempt has kept something, by which the next one goes on.
+    None if an attempt has kept something, by which the next one continues.
     """
     attempts = context.unresolved_calls.get(call.id, ())
     if attempts and context.state.get(kept_in(context, message_id, call)) is not None:

@@ -58,9 +58,9 @@ class ToolContext(msgspec.Struct, frozen=True, kw_only=True):
     a name for the question where the order of questions is not the same in every attempt.
 
     ``keep`` makes a JSON value durable for later attempts of this call, which find it in ``kept``: what identifies work
-    that another system does for it. A call that has kept something is not reviewed after a crash: it goes on.
+    that another system does for it. A call that has kept something is not reviewed after a crash: it continues.
     ``cancelled``: whether a client has cancelled the run, for a tool that is cancelled itself: else another process
-    goes on with it.
+    continues with it.
     """
 
     tenant_id: str

@@ -1,4 +1,4 @@
-"""What tools at other systems share: how requests to them fail, and what the agents file says of them."""
+"""What tools in other systems share: how requests to them fail, and their keys in the agents file."""
 
 import hashlib
 import re

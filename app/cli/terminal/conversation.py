@@ -34,7 +34,7 @@ def text_of(content: Any) -> str:
 class RunPrinter:
     """Prints the events of one run, in the modes ``messages-tuple``, ``updates`` and ``custom``.
 
-    ``run_id`` and ``last_id`` tell where a lost stream goes on; ``questions`` are the run's open interrupts.
+    ``run_id`` and ``last_id`` are where a lost stream resumes; ``questions`` are the run's open interrupts.
     """
 
     def __init__(self) -> None:

@@ -144,7 +144,7 @@ class LoggedRun:
             yield LoggedEvents(run.last_epoch + 1, 1, deque(_closing(run, step)), 0)
 
     async def _from_steps(self, run: Row[Any]) -> list[Event]:
-        """Return what the steps and checkpoints of a run tell of it, whose log has expired; nothing without any."""
+        """Return the events of a run whose log has expired, from its steps and checkpoints; nothing without any."""
         async with self.reading() as session:
             rows = await queries.run_steps(session, self.tenant_id, run.thread_id, run.ended_run)
         if not rows:

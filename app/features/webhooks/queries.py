@@ -123,7 +123,7 @@ def _configs_of(tenant_id: UUID, thread_id: UUID, task_id: UUID) -> sa.ColumnEle
 
 
 async def put_config(session: Writer, tenant_id: UUID, values: dict[str, Any]) -> None:
-    """Add a push configuration, or put it in the place of the one with its id."""
+    """Add a push configuration, or replace the one with its id."""
     statement = insert(configs).values(tenant_id=tenant_id, **values)
     changed = {name: statement.excluded[name] for name in ("url", "token", "scheme", "credentials")}
     await session.execute(statement.on_conflict_do_update(index_elements=configs.primary_key.columns, set_=changed))

@@ -5,7 +5,7 @@ callers share round trips and syncs (measurements and limits in docs/explanation
 was used last is the first to be used again, so that sequential writes find the same connection with warm caches.
 
 A group never waits long for a lock: entries of a tenant that holds one are sent apart, on the connections for that
-tenant's own waits (``Database.tenant_connection``), and the slot goes on with the others.
+tenant's own waits (``Database.tenant_connection``), and the slot continues with the others.
 
 Every future is resolved: with its result, with the server's error for its entry, or with ``Unavailable`` when the
 connection broke or it waited too long. Slots are essential tasks: they are restarted whatever ends them.

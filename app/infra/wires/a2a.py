@@ -86,7 +86,7 @@ class TaskStatusUpdate(Wire):
 
 
 class TaskArtifactUpdate(Wire):
-    """News of an artifact; ``append``: add its parts to those of before, instead of in their place."""
+    """An update of an artifact; ``append``: add its parts to those of before, instead of replacing them."""
 
     task_id: str
     context_id: str

@@ -52,7 +52,7 @@ RECHECK_SECONDS = 5.0
 
 YES = {"approve", "approved", "accept", "yes", "y", "ok", "true"}
 NO = {"reject", "rejected", "deny", "denied", "no", "n", "false"}
-"""Words that answer a request for approval."""
+"""Texts that answer a request for approval."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -259,7 +259,7 @@ class AgentTasks:
         return IdempotencyKey(self._route, digest.hexdigest(), digest.digest())
 
     async def configure(self, given: PushConfig) -> PushConfig:
-        """Store where news of a task are sent to. Raises ``Invalid``, ``TaskNotFound``."""
+        """Store the address to which changes of a task are sent. Raises ``Invalid``, ``TaskNotFound``."""
         chain = await self.chain(given.task_id or "", requests=False)
         return await self._configure(given, chain.first.thread_id, chain.first.run_id)
 

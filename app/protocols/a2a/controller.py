@@ -179,7 +179,7 @@ class A2AController(Controller):
         data: JSONBody[SendMessageParams],
         call: Call,
     ) -> OpenResponse:
-        """The task and its updates as server-sent events; it goes on if the client disconnects."""
+        """The task and its updates as server-sent events; it continues if the client disconnects."""
         return await call("SendStreamingMessage", data)
 
     @get("/tasks", summary="List tasks of an agent")

@@ -102,16 +102,16 @@ class TaskProjection:
                 state = self._asking if part.state is RunState.ASKING else STATES[part.state]
                 yield self._status(state, self._message)
             case _:
-                pass  # peers see what an agent makes, not how
+                pass  # peers see the results of an agent, not its tool calls
 
     def _passed(self, id_: str) -> None:
-        """Take the time of a status from an id that tells it, so that a replay has the same."""
+        """Take the time of a status from an id that contains it, so that a replay has the same time."""
         made_at = time_of(id_)
         if made_at is not None:
             self._at = timestamp(made_at)
 
     def _last_chunk(self, message_id: str, content: list[Part]) -> Iterator[dict[str, Any]]:
-        """End an artifact: with what is no text, or with all of a message that was not streamed."""
+        """End an artifact: with the parts that are not text, or with all of a message that was not streamed."""
         streamed = message_id in self._said
         rest = [part for part in content if part.text is None] if streamed else content
         if streamed or rest:

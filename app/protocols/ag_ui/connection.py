@@ -81,7 +81,7 @@ async def _after(gateway: ProtocolGateway, principal: Principal, found: Connecti
 async def _history(
     gateway: ProtocolGateway, principal: Principal, found: Connection, data: RunAgentInput
 ) -> tuple[bytes, ...]:
-    """Return the last run as the thread's values tell it; nothing if a run is in progress, which begins with them."""
+    """Return the last run as the thread's values show it; nothing if a run is in progress, which begins with them."""
     runs, _ = await gateway.runs.list(principal, found.thread_id, status=None, limit=1, offset=0)
     if runs and runs[0].status in LIVE:
         return ()

@@ -47,7 +47,7 @@ class AGUIController(Controller):
     ) -> OpenResponse:
         """Messages that the thread does not know yet are the input; ``resume`` answers the interrupts of the last run.
 
-        A repeated ``runId`` follows the same run, from its start or after ``Last-Event-ID``. The run goes on if the
+        A repeated ``runId`` follows the same run, from its start or after ``Last-Event-ID``. The run continues if the
         client disconnects, unless ``forwardedProps`` has ``"onDisconnect": "cancel"``.
         """
         return await run_stream(gateway, principal, assistant, data, request)

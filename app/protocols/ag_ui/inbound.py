@@ -24,7 +24,7 @@ ABANDONED = {
 
 
 class Turn(NamedTuple):
-    """What a run is to do: go on from the ``answers`` to open questions, or take ``messages`` as input.
+    """What a run is to do: continue from the ``answers`` to open questions, or take ``messages`` as input.
 
     ``before``: the id of the message whose input the run goes back to before; ``after``: likewise, to after it.
     """

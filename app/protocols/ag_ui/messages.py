@@ -14,7 +14,7 @@ ROLES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant", "sys
 """Role by type of a thread's message."""
 
 TYPES = {"user": "human", "assistant": "ai", "system": "system", "developer": "system", "tool": "tool"}
-"""Type of a thread's message by role; activities and reasoning are for people to look at."""
+"""Type of a thread's message by role; activities and reasoning are for display only."""
 
 _DATA_URL = re.compile(r"data:([^;,]*)(?:;[^,]*)?;base64,(.*)", re.DOTALL)
 

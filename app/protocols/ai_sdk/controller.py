@@ -47,7 +47,7 @@ class AISDKController(Controller):
     ) -> OpenResponse:
         """Messages that the thread does not know yet start a run; responses to approval requests resume the last one.
 
-        The run goes on if the client disconnects: ``GET …/chat/{chat_id}/stream`` resumes the stream.
+        The run continues if the client disconnects: ``GET …/chat/{chat_id}/stream`` resumes the stream.
         """
         gateway.streams.admit(principal.holder)
         thread_id = thread_id_of(principal, data.id)

@@ -36,7 +36,7 @@ def _blocks(message: UIMessage, at: int) -> Iterator[dict[str, Any]]:
                     name = part.get("filename")
                     yield {"type": "file", "file": {"file_data": url, **({"filename": name} if name else {})}}
             case _:
-                continue  # steps, sources and data are for people to look at
+                continue  # steps, sources and data are for display only
 
 
 def answers_in(messages: Sequence[UIMessage]) -> dict[str, Any]:

@@ -38,7 +38,7 @@ class Refused(Exception):
 
 
 class Caller(NamedTuple):
-    """Who sends a command to which thread; ``key``: of a request that may be repeated.
+    """The sender of a command, and its thread; ``key``: of a request that may be repeated.
 
     ``count_start`` counts the start of a run against the rate limit. Raises ``Limited``.
     """

@@ -73,7 +73,7 @@ class ThreadProtocolController(Controller):
 
 
 class ThreadStream(EventStream):
-    """Events of a thread, cut by a process that stops: the SDK comes back then, but takes a clean end for a failure."""
+    """Events of a thread, cut by a process that stops: the SDK reconnects then, but takes a clean end for a failure."""
 
     __slots__ = ()
 

@@ -284,6 +284,6 @@ def _tail(seq: int) -> bytes:
 
 
 def _split(frames: list[ViewFrame]) -> tuple[list[ViewFrame], list[ViewFrame]]:
-    """Part the tasks of a step into those that end, and those that start then."""
+    """Split the tasks of a step into those that end and those that start."""
     last = max((at for at, frame in enumerate(frames, 1) if frame.values is None), default=0)
     return frames[:last], frames[last:]

@@ -15,11 +15,11 @@ REPLAYED_RUNS = 20
 """Runs, the newest one included, that a stream without a position begins with."""
 
 CATCH_UP_SECONDS = 0.5
-"""A stream of lifecycle and input alone tells of a question so much later: ``langgraph_sdk`` ends the iterators of its
+"""A stream of lifecycle and input alone reports a question so much later: ``langgraph_sdk`` ends the iterators of its
 other stream on such news, whatever that one has yet to bring."""
 
 OPENED = b": open\r\n\r\n"
-"""Begins a stream at once: clients wait for its headers before they go on."""
+"""Begins a stream at once: clients wait for its headers before they continue."""
 
 
 class ThreadEvents:

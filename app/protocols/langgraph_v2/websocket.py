@@ -31,7 +31,7 @@ IDLE_SECONDS = 60.0
 """A connection without a subscription is closed after so long without a frame."""
 
 GOING_AWAY, RESTARTS, TOO_BIG, REFUSED = 1000, 1012, 1009, 4000
-"""Close codes; ``REFUSED`` plus an HTTP status says that coming back will not help."""
+"""Close codes; ``REFUSED`` plus an HTTP status means that reconnecting will not help."""
 
 _DATA = re.compile(rb"data: ([^\r\n]*)")
 _DROPPED = frozenset({b"content-length", b"content-type", b"transfer-encoding", b"connection", b"upgrade", b"accept"})

@@ -1,4 +1,4 @@
-"""What ``/mcp`` and ``/mcp/{assistant}`` serve: agents as tools, and what they have left behind as resources."""
+"""What ``/mcp`` and ``/mcp/{assistant}`` serve: agents as tools; threads, documents and store items as resources."""
 
 from collections.abc import AsyncGenerator, Mapping
 from typing import Any

@@ -108,7 +108,7 @@ class AgentTools:
         return Following(self._items(caller, run), stop if caller.envelope.stateless else None)
 
     def watching(self, caller: Caller, run: CalledRun) -> Following:
-        """Follow a run for a caller who has not started it: it goes on without them, and its questions are shown."""
+        """Follow a run for a caller who has not started it: it continues without them, and its questions are shown."""
         return Following(self._items(caller, run, asks=False))
 
     async def _stop(self, principal: Principal, run: CalledRun) -> None:
@@ -195,7 +195,7 @@ class AgentTools:
         return accepted.run_id
 
     async def respond(self, caller: Caller, state: Any, key: str, response: Any) -> None:
-        """Answer one question of a call that goes on. A response that does not answer it leaves it open."""
+        """Answer one question of a call that continues. A response that does not answer it leaves it open."""
         thread_id, run_id = map(UUID, state)
         newest = await self._gateway.runs.continued(caller.principal, thread_id, run_id)
         with contextlib.suppress(Declined, ValueError):

@@ -56,7 +56,7 @@ Mcp = NamedDependency[McpParts]
 
 
 class RequestGate:
-    """Checks what a message wants to do. Implements ``app.protocols.mcp.surface.Gate``."""
+    """Checks the rights of a message. Implements ``app.protocols.mcp.surface.Gate``."""
 
     def __init__(self, request: AnyRequest, principal: Principal, records: AuditSink) -> None:
         self._request = request

@@ -47,7 +47,7 @@ class RpcError(Exception):
 
 
 def rpc_error_of(error: AgentServiceError) -> RpcError | None:
-    """Return the error of the protocol for one of the service's own; None for what is a matter of HTTP.
+    """Return the error of the protocol for one of the service's own; None for an error that keeps its HTTP status.
 
     Credentials, rights, rates and unavailability keep their statuses and headers (``error_shape``).
     """

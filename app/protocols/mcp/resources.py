@@ -1,4 +1,4 @@
-"""What agents have left behind, as resources: threads, documents and items of the store."""
+"""Threads, documents and items of the store as resources."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any, NamedTuple

@@ -30,7 +30,7 @@ class RpcResponse(OpenResponse):
     __slots__ = ("body", "more", "status")
 
     def __init__(self, status: int, body: bytes = b"", headers: Mapping[str, str] | None = None) -> None:
-        """Need no stream: it never stays open."""
+        """Needs no stream, because it never stays open."""
         self.status = status
         self.body = body
         self.more = headers or {}

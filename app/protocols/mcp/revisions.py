@@ -1,4 +1,4 @@
-"""Tell the revisions of the protocol apart, and check what each says of a request.
+"""Distinguish the revisions of the protocol, and check the requirements of each.
 
 2026-07-28 is stateless: each request names its revision and its client's capabilities in ``_meta``, and repeats the
 parts that proxies route by as headers. Older revisions begin with ``initialize``; their session is a sealed text.
@@ -31,7 +31,7 @@ _NAMED = {
 
 
 class Envelope(NamedTuple):
-    """What is known of a request's client. ``session``: the digest of its session; empty without one.
+    """The client of a request. ``session``: the digest of its session; empty without one.
 
     ``log_level`` is set if it wants log messages of this request; ``progress_token`` if it wants its progress.
     """
@@ -85,7 +85,7 @@ def stateless_envelope(message: RpcMessage, headers: Mapping[str, str]) -> Envel
 
 
 def progress_token(meta: Any) -> str | int | None:
-    """Return the token of a client that wants to know of progress."""
+    """Return the progress token of a client, if it wants progress."""
     token = meta.get("progressToken") if isinstance(meta, dict) else None
     return token if isinstance(token, str | int) and not isinstance(token, bool) else None
 

@@ -26,7 +26,7 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 
 
 class Unsealable(Exception):
-    """The text was not sealed here for this principal and purpose, or has expired."""
+    """The text was not sealed by this service for this principal and purpose, or has expired."""
 
 
 def digest(*what: Any) -> str:
@@ -52,7 +52,7 @@ class Sealer:
         return _text(mac + payload)
 
     def nonce(self) -> str:
-        """Return a text that tells one sealed value from all others."""
+        """Return a text that identifies one sealed value."""
         return secrets.token_urlsafe(9)
 
     def unseal(self, principal: Principal, purpose: str, text: str) -> Any:

@@ -47,7 +47,7 @@ STATE_SECONDS = 7 * 86_400
 SESSION_SECONDS = 90 * 86_400
 
 LIST_TTL_MS = 60_000
-"""How long a client may keep a list; what its principal alone may see is never shared."""
+"""How long a client may cache a list; caches must not share it between principals."""
 
 MAX_TASKS = 20
 """Tasks that one stream follows."""
@@ -59,7 +59,7 @@ Method = Callable[["Exchange", dict[str, Any]], Awaitable[dict[str, Any] | OpenR
 
 
 class Request(NamedTuple):
-    """One POST: its ``message``, its ``headers`` in lower case, who sent it and what they may."""
+    """One POST: its ``message``, its ``headers`` in lower case, its sender and the sender's rights."""
 
     message: RpcMessage
     headers: Mapping[str, str]
@@ -110,7 +110,7 @@ class McpServer:
         }
 
     async def serve(self, surface: Surface, request: Request) -> OpenResponse:
-        """Respond to a message. Raises what is a matter of HTTP: missing rights, rates, unavailability."""
+        """Respond to a message. Raises errors that have an HTTP status: missing rights, rates, unavailability."""
         message = request.message
         request_id = message.id if isinstance(message.id, str | int) else None
         try:

@@ -13,7 +13,7 @@ from app.security.idempotency.structs import IdempotencyKey
 
 
 class Gate(Protocol):
-    """What a message may do, once it is known what it wants."""
+    """Checks the rights of a message, once its method is known."""
 
     def need(self, scope: str) -> None:
         """Raise ``Forbidden`` if the caller lacks ``scope``."""
@@ -25,7 +25,7 @@ class Gate(Protocol):
 
 
 class Caller(NamedTuple):
-    """Who calls, what their client can do (``envelope``), and what they may (``gate``)."""
+    """The caller, the capabilities of its client (``envelope``), and its rights (``gate``)."""
 
     principal: Principal
     envelope: Envelope
@@ -46,7 +46,7 @@ class Ask(NamedTuple):
 
 
 class Progress(NamedTuple):
-    """How far a call is."""
+    """How far a call has come."""
 
     progress: float
     total: float | None = None
@@ -74,7 +74,7 @@ class Done(NamedTuple):
 
 
 class TaskMade(NamedTuple):
-    """The call goes on as a task, whose fields these are."""
+    """The call continues as a task, whose fields these are."""
 
     task: dict[str, Any]
 
@@ -129,7 +129,7 @@ class Surface(Protocol):
         ...
 
     async def respond(self, caller: Caller, state: Any, key: str, response: Any) -> None:
-        """Take the answer to one ask of a call that goes on (older revisions)."""
+        """Take the answer to one ask of a call that continues (older revisions)."""
         ...
 
     async def cancel(self, caller: Caller, request_id: str | int) -> None:
@@ -184,47 +184,47 @@ class ToolsOnly:
     instructions = ""
 
     async def respond(self, caller: Caller, state: Any, key: str, response: Any) -> None:
-        """Expect no answers."""
+        """Ignore the answer: no call asks."""
 
     async def cancel(self, caller: Caller, request_id: str | int) -> None:
-        """Have nothing to cancel."""
+        """Do nothing: calls end at once."""
 
     async def resources(self, caller: Caller) -> list[dict[str, Any]]:
-        """Have none."""
+        """Return no resources."""
         return []
 
     async def resource_templates(self, caller: Caller) -> list[dict[str, Any]]:
-        """Have none."""
+        """Return no templates."""
         return []
 
     async def read_resource(self, caller: Caller, uri: str) -> list[dict[str, Any]]:
-        """Find none."""
+        """Raise ``NotFound``."""
         raise NotFound(f"No resource {uri[:200]!r}: resources/list and resources/templates/list name them.")
 
     async def prompts(self, caller: Caller) -> list[dict[str, Any]]:
-        """Have none."""
+        """Return no prompts."""
         return []
 
     async def get_prompt(self, caller: Caller, call: Named) -> Done | Asked:
-        """Find none."""
+        """Raise ``NotFound``."""
         raise NotFound(f"No prompt {call.name[:200]!r}: prompts/list names them.")
 
     async def complete(self, caller: Caller, reference: str, argument: str, typed: str) -> list[str]:
-        """Know none."""
+        """Return no values."""
         return []
 
     async def task(self, caller: Caller, task_id: str) -> dict[str, Any]:
-        """Find none."""
+        """Raise ``NotFound``."""
         raise NotFound(f"No task {task_id[:200]!r}.")
 
     async def update_task(self, caller: Caller, task_id: str, answers: Mapping[str, Any]) -> None:
-        """Find none."""
+        """Raise ``NotFound``."""
         await self.task(caller, task_id)
 
     async def cancel_task(self, caller: Caller, task_id: str) -> None:
-        """Find none."""
+        """Raise ``NotFound``."""
         await self.task(caller, task_id)
 
     async def follow_task(self, caller: Caller, task_id: str) -> AsyncGenerator[dict[str, Any], None]:
-        """Find none."""
+        """Raise ``NotFound``."""
         yield await self.task(caller, task_id)

@@ -1,4 +1,4 @@
-/** What a checkpoint tells of the step that made it. */
+/** The step that made a checkpoint. */
 
 import { duration } from "./dom.js";
 

@@ -1,4 +1,4 @@
-/** Where a person writes. A draft is kept for its thread, in this tab, until it was sent. */
+/** The input of a conversation. A draft is kept for its thread, in this tab, until it was sent. */
 
 import { fill, h, icon, iconButton, problemPlace } from "./dom.js";
 

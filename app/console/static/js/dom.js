@@ -152,7 +152,7 @@ export async function copy(text, button) {
   setTimeout(() => fill(button, before), 1200);
 }
 
-/** Return a heading with what stands beside it. */
+/** Return a heading with the elements next to it. */
 export function pageHead(title, description, ...actions) {
   return h("header.page-head", null, h("div", null, h("h1", null, title), h("p.faint", null, description)),
     h("div.actions", null, actions));
@@ -160,7 +160,7 @@ export function pageHead(title, description, ...actions) {
 
 export const empty = (title, text, ...more) => h("div.empty", null, h("h2", null, title), h("p", null, text), more);
 
-/** Return a place where errors of a form are shown and announced. */
+/** Return an element that shows and announces the errors of a form. */
 export function problemPlace() {
   const place = h("p.problem", { role: "alert", hidden: true });
   place.show = (error) => {

@@ -1,4 +1,4 @@
-/** The events of one run, as its log replays them and its stream goes on: one line each, open to the whole of it. */
+/** The events of one run, from its log and then from its stream: one line each, which opens to the whole event. */
 
 import { fill, h, icon, number, pretty, problemPlace } from "./dom.js";
 import { textOf } from "./session.js";

@@ -1,6 +1,6 @@
 /**
  * A list of rows that may be very long: rows lie in chunks, and only chunks near the view have nodes. The others keep
- * their height, so that the scroll bar tells the truth.
+ * their height, so that the scroll bar is right.
  */
 
 import { h } from "./dom.js";

@@ -377,7 +377,7 @@ export class Session extends EventTarget {
     return made?.metadata?.run_id ?? null;
   }
 
-  /** Go on from the checkpoint that has the first `count` messages: with other words, or, without, once more. */
+  /** Go on from the checkpoint that has the first `count` messages: with another text, or, without one, unchanged. */
   async branch(count, content, assistant) {
     const state = await this.checkpointWith(count);
     if (!state) throw new ApiError(0, { detail: "The history does not reach back to this message any more." });

@@ -6,7 +6,7 @@ const SILENCE_MS = 20_000;
 
 /**
  * Follow a stream until `signal` aborts it: call `onEvents` with lists of `{event, data, id}` as they arrive. A broken
- * stream goes on after its last event by itself; `onOpen()` is called when it is there. Rejects if the stream is gone
+ * stream resumes after its last event; `onOpen()` is called when it is open. Rejects if the stream has expired
  * (410) or refused.
  */
 export async function follow(path, { onEvents, signal, after = "", onOpen = () => {} }) {

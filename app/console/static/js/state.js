@@ -34,7 +34,7 @@ export function chooseAgent(id) {
 
 export const agentName = (id) => known.find((one) => one.assistant_id === id || one.graph_id === id)?.name ?? id ?? "";
 
-/** The first words of a thread, which stand for it in lists. */
+/** The first words of a thread, its title in lists. */
 export function titleOf(thread) {
   const first = thread.extracted?.title;
   const text = typeof first === "string" ? first : Array.isArray(first) ? first.map((block) => block?.text ?? "").join(" ") : "";

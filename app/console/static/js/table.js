@@ -44,7 +44,7 @@ export class Listing {
   }
 }
 
-/** A button that asks once more before it acts, in its own place. */
+/** A button that asks for confirmation in its place. */
 export function sureButton(label, act, options = {}) {
   const start = button(label, () => {
     const yes = button(`${label}?`, async () => {

@@ -1,4 +1,4 @@
-/** A conversation: messages as they stream, open questions, and the place to write. */
+/** A conversation: messages as they stream, open questions, and the input. */
 
 import { agents, chosenAgent, chooseAgent, refreshThreads } from "../js/state.js";
 import { call, get, post } from "../js/api.js";

@@ -56,7 +56,7 @@ class ComparePage {
   }
 }
 
-/** Messages of two runs have different ids: compare them by their places. */
+/** Messages of two runs have different ids: compare them by position. */
 function comparable(values) {
   const { messages } = values;
   if (!Array.isArray(messages)) return values;

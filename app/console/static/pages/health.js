@@ -27,7 +27,7 @@ class HealthPage {
   }
 
   async _load() {
-    // 503 is an answer here: it says what does not work
+    // 503 is a valid response here: it names what does not work
     const answer = await fetch(address("/health"), { headers: storedKey() ? { Authorization: `Bearer ${storedKey()}` } : {} });
     const health = await answer.json();
     fill(this._whole, status(health.status), h("span.faint", null, ` version ${health.version}`));

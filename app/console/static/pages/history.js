@@ -108,7 +108,7 @@ export class HistoryPage {
     this._drawGraph();
   }
 
-  /** Go on from a checkpoint: as it is, or with an edited state. */
+  /** Continue from a checkpoint, unchanged or with an edited state. */
   _fork(state) {
     const place = problemPlace();
     const editor = h("textarea.code-input", { rows: "10", spellcheck: "false", "aria-label": "Values to write", value: "{}" });

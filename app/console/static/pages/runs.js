@@ -101,7 +101,7 @@ class RunsPage {
     const rows = this._runs.map((run) => this._row(run));
     const known = new Set(this._runs.map((run) => run.run_id));
     for (const id of this._drawn.keys()) if (!known.has(id)) this._drawn.delete(id);
-    // rows that stand where they did are left alone, so that focus and an open question of a button stay
+    // rows that keep their position are not touched, so that focus and an open question of a button stay
     if (rows.length !== this._rows.children.length || rows.some((row, index) => row !== this._rows.children[index])) fill(this._rows, rows);
     this._table.hidden = !rows.length;
     this._more.hidden = !this._next;
@@ -163,7 +163,7 @@ class RunsPage {
     return request(`/threads/${run.thread_id}/runs/${run.run_id}/cancel`, { method: "POST", headers: { "Idempotency-Key": uuid() } });
   }
 
-  /** Run the same request once more, on the state that the thread has now. */
+  /** Run the same request again, on the thread's current state. */
   async _again(run) {
     const { kwargs } = await get(`/threads/${run.thread_id}/runs/${run.run_id}`);
     const { input, config, context, stream_mode } = kwargs;

@@ -1,4 +1,4 @@
-"""The events of a run whose event log is gone, as its checkpoints tell them."""
+"""The events of a run whose event log has expired, from its checkpoints."""
 
 from collections.abc import Sequence
 from typing import Any
