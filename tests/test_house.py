@@ -2,13 +2,14 @@
 
 import ast
 import functools
+import graphlib
 import re
 import statistics
 import subprocess
 import sys
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -374,6 +375,23 @@ def test_few_broad_excepts_swallow_the_error() -> None:
     ]
     lines = sum(len(path.read_text().splitlines()) for path in sources("app"))
     assert len(swallowed) / lines * 1000 <= SWALLOWED_A_THOUSAND_LINES, swallowed
+
+
+def imported_modules(body: list[ast.stmt], modules: Container[str]) -> Iterator[str]:
+    """The modules of the program that statements import when their module is imported."""
+    for node in body:
+        if isinstance(node, ast.Try) or (isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test)):
+            yield from imported_modules([*node.body, *node.orelse], modules)
+        for name in imported_names(node):
+            yield name if name in modules else name.rpartition(".")[0]
+
+
+def test_modules_import_each_other_without_cycles() -> None:
+    modules = {
+        place(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in sources("app")
+    }
+    graph = {name: set(imported_modules(tree(path).body, modules.keys())) - {name} for name, path in modules.items()}
+    graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
 
 
 def contract(kind: str, name: str) -> dict[str, Any]:
