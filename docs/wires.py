@@ -11,10 +11,10 @@ _HEAD = """\
 <!-- Generated from app/protocols/meanings.py by `make docs-wires`: change it there. -->
 # One run on every wire
 
-What each protocol sends when a run gets to a state, and for each piece of what it says. [Clients](../how-to/clients.md)
-says how to set them up; LangGraph's first wire is in [runs](runs.md).
+What each protocol sends when a run reaches a state, and for each piece of the run's output.
+[Clients](../how-to/clients.md) describes how to use them; the stream modes of the LangGraph API are in [runs](runs.md).
 
-An approval that is given on one wire counts on all of them, once. Where a cell has no event, it says why.
+An approval that is given by one protocol counts for all of them, once. A cell without an event has the reason.
 """
 
 

@@ -25,7 +25,7 @@ class Piece(StrEnum):
     STEP = "a step is committed"
     SUBGRAPH = "the output of a subgraph"
     QUESTION = "a question to a person"
-    RETRACTED = "what was streamed is taken back"
+    RETRACTED = "streamed chunks are withdrawn"
     FAILURE = "the run fails"
     END = "the run ends"
 
@@ -72,8 +72,8 @@ class Wire(NamedTuple):
 
 
 _WAITS = nothing("the response waits")
-_NO_SUBGRAPHS = nothing("its runs do not ask for subgraphs")
-_AT_THE_END = nothing("the end of the run tells it")
+_NO_SUBGRAPHS = nothing("its runs do not stream subgraphs")
+_AT_THE_END = nothing("the end of the run reports it")
 
 CHAT = Wire(
     "Chat Completions",
@@ -94,11 +94,11 @@ CHAT = Wire(
         Piece.TOOL_CALL: nothing("a client would take the agent's own calls for requests to run them"),
         Piece.MESSAGE_END: nothing("chunks have no end"),
         Piece.TOOL_RESULT: nothing("the agent's own tools are not shown"),
-        Piece.CUSTOM: nothing("a completion has no place for it"),
+        Piece.CUSTOM: nothing("a completion has no field for it"),
         Piece.STEP: nothing("a completion has no steps"),
         Piece.SUBGRAPH: _NO_SUBGRAPHS,
         Piece.QUESTION: _AT_THE_END,
-        Piece.RETRACTED: nothing("chunks cannot be taken back"),
+        Piece.RETRACTED: nothing("chunks cannot be withdrawn"),
         Piece.FAILURE: _AT_THE_END,
         Piece.END: says("finish_reason stop", "[DONE]"),
     },
@@ -201,7 +201,7 @@ MCP = Wire(
     "MCP",
     {
         RunState.QUEUED: nothing("the call waits; a task is working"),
-        RunState.RUNNING: nothing("the call goes on; a task is working"),
+        RunState.RUNNING: nothing("the call continues; a task is working"),
         RunState.ASKING: says("input_required"),
         RunState.SUCCESS: says("result"),
         RunState.ERROR: says("result isError"),
@@ -212,15 +212,15 @@ MCP = Wire(
         Piece.START: nothing("the call itself started it"),
         Piece.INPUT: nothing("a call has no state"),
         Piece.TEXT: _IN_THE_RESULT,
-        Piece.REASONING: nothing("a result has no place for it"),
+        Piece.REASONING: nothing("a result has no field for it"),
         Piece.TOOL_CALL: nothing("progress names it once it is complete"),
         Piece.MESSAGE_END: _IN_THE_RESULT,
         Piece.TOOL_RESULT: nothing("the agent's own tools are not shown"),
-        Piece.CUSTOM: nothing("a result has no place for it"),
+        Piece.CUSTOM: nothing("a result has no field for it"),
         Piece.STEP: says("notifications/progress"),
         Piece.SUBGRAPH: _NO_SUBGRAPHS,
         Piece.QUESTION: _AT_THE_END,
-        Piece.RETRACTED: nothing("the result has nothing of it"),
+        Piece.RETRACTED: nothing("the result does not contain it"),
         Piece.FAILURE: _AT_THE_END,
         Piece.END: says("result"),
     },
@@ -255,7 +255,7 @@ RESPONSES = Wire(
             "response.mcp_call.completed",
             "response.output_item.done",
         ),
-        Piece.CUSTOM: nothing("a response has no place for it"),
+        Piece.CUSTOM: nothing("a response has no field for it"),
         Piece.STEP: nothing("a response has no steps"),
         Piece.SUBGRAPH: _NO_SUBGRAPHS,
         Piece.QUESTION: says("response.output_item.added", "response.output_item.done"),
@@ -265,7 +265,7 @@ RESPONSES = Wire(
     },
 )
 
-_OWN_WORK = nothing("peers see what an agent makes, not how")
+_OWN_WORK = nothing("peers see the results of an agent, not its tool calls")
 
 A2A = Wire(
     "A2A",

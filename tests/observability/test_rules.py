@@ -93,9 +93,7 @@ def test_an_alert_says_what_is_wrong_how_bad_it_is_and_where_to_read_on(name: st
     assert heading == name.lower()
     text = (ROOT / page).read_text()
     [section] = re.findall(rf"^## {name}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert all(f"**{part}**" in section for part in ("It means", "Look", "Do")), (
-        "what it means, what to look at, what to do"
-    )
+    assert all(f"**{part}:**" in section for part in ("Meaning", "Check", "Action"))
 
 
 def test_every_runbook_section_names_an_existing_alert() -> None:
