@@ -277,3 +277,20 @@ async def test_an_error_concurrent_with_a_question_fails_the_run() -> None:
     with pytest.raises(ExceptionGroup) as caught:
         await FakeRunContext().play(agent(quick), "go")
     assert caught.group_contains(KeyError)
+
+
+async def test_what_a_tool_has_kept_goes_with_the_commit_of_its_answer() -> None:
+    async def build(context: ToolContext) -> str:
+        """Build it."""
+        await context.keep({"job": 1})
+        return "built"
+
+    async def run(context: Context) -> str:
+        return await context.tools.call("build")
+
+    play = FakeRunContext()
+    await play.play(agent(run, build), "go")
+    answered = play.steps[0].update
+    assert JOURNAL in answered
+    assert [value for name, value in answered.items() if name.startswith("__tool:")] == [None]
+    assert not any(name.startswith("__tool:") for name in play.state.channels)

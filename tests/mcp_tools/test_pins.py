@@ -19,7 +19,7 @@ from app.infra.db.engine import Database
 from app.security.access.structs import SERVICE
 from app.security.audit.service import AuditService
 from tests.cli.commands import run_command
-from tests.mcp_tools.conftest import connected, serving_http
+from tests.mcp_tools.conftest import connected, context_of, serving_http
 from tests.waiting import eventually
 
 AGENTS = """
@@ -66,8 +66,14 @@ async def test_a_changed_tool_is_stopped_until_an_operator_accepts_it(
             same = run_command(tmp_path, "mcp", "diff", **environment)
             assert (same.returncode, same.stdout) == (0, "agent: fix is version 1\n"), same.stderr
 
+            held = found.tools["fix__say"]  # as a call has it that is about to be made
+            monkeypatch.setattr(servers_module, "LIST_AGAIN_SECONDS", 0.0)  # a minute later
             change(server)
-            assert await found.server.probe()  # as every minute
+            stopped = await held.call({"a": "hi"}, context_of())
+            assert (stopped.content, stopped.status) == (
+                "The tool 'fix__say' was not run: its description or schema changed since it was accepted.",
+                "error",
+            )
             assert toolbox.specs == []
             call = ToolCall(name="fix__say", args={"a": "hi"}, id="1")
             (answer,) = (await toolbox.run(PendingCalls("m", [call]), FakeRunContext())).messages
@@ -88,7 +94,11 @@ async def test_a_changed_tool_is_stopped_until_an_operator_accepts_it(
             accepted = run_command(tmp_path, "mcp", "accept", "fix", **environment)
             assert accepted.stdout.splitlines()[-1] == "agent: fix accepted as version 2"
             await eventually(lambda: len(toolbox.specs) == 2)
-            assert (await found.call("extra")).content == "new"
+            extra = found.tools["fix__extra"]
+            assert (await extra.call({}, context_of())).content == "new"
+            server.remove_tool("extra")
+            gone = await extra.call({}, context_of())
+            assert gone.content == "The tool 'fix__extra' was not run: the server does not offer it."
             with pytest.raises(Conflict, match="accepted in the meantime"):
                 await pins.accept("agent", "fix", found.server.listed, 1)
 

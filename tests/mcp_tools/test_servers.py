@@ -9,8 +9,10 @@ import msgspec
 import pytest
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
+from app.agents.config.agents_file import read
 from app.agents.mcp.spec import McpServerSpec, McpToolSpec
 from app.agents.tools.port import ToolClass
+from app.base.errors import StartError
 from tests.mcp_tools import server as fixture
 from tests.mcp_tools.conftest import connected, context_of
 from tests.waiting import eventually
@@ -102,3 +104,13 @@ async def test_a_server_that_cannot_work_is_named_with_its_reason() -> None:
         assert "refused" in found.server.problem.lower()
     async with connected(McpServerSpec(url="http://10.1.2.3/mcp")) as found:
         assert "10.1.2.3 is not a public address; AGENT_EGRESS_ALLOW can allow it" in found.server.problem
+
+
+@pytest.mark.parametrize("name", ["a__b", "a_"])
+def test_a_name_under_which_tools_of_another_server_could_be_called_is_refused(tmp_path: Path, name: str) -> None:
+    file = tmp_path / "agents.toml"
+    file.write_text(f'[mcp.a]\nurl = "https://a.example"\n[mcp.{name}]\nurl = "https://b.example"\n')
+    with pytest.raises(
+        StartError, match=rf"agents\.toml, line 3: mcp\.{name}: a name may not contain __ or end with _"
+    ):
+        read(str(file))

@@ -12,7 +12,7 @@ from app.agents.a2a.spec import A2AAgentSpec
 from app.agents.config import langgraph_file, store_index
 from app.agents.config.langgraph_file import GraphsSpec
 from app.agents.config.store_index import IndexSpec, StoreSpec
-from app.agents.mcp.spec import McpServerSpec
+from app.agents.mcp.spec import McpServerSpec, check_name
 from app.agents.tool_loop.agent import RunLimits
 from app.agents.tool_loop.approval import ApprovalPolicy
 from app.agents.tool_loop.conversation_window import MemorySpec
@@ -24,6 +24,9 @@ DEFAULT = "assistant"
 MAX_CACHE_TTL = 30 * 86_400
 """Longest lifetime of a cached answer, in seconds."""
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+
+OF_GRAPHS = frozenset({"graph", "description", "limits", "tools", "approve"})
+"""The keys of an agent that is a graph."""
 
 Spec = TypeVar("Spec", bound=msgspec.Struct)
 Remote = TypeVar("Remote", McpServerSpec, A2AAgentSpec)
@@ -200,6 +203,8 @@ def _remote(tables: Any, prefix: str, kind: type[Remote], text: str, file: Path)
             )
         found[name] = spec = _table(table, kind, f"{prefix}.{name}", 'url = "https://…"', line)
         try:
+            if kind is McpServerSpec:
+                check_name(name)
             spec.check()
         except ValueError as error:
             raise StartError(f"{line}: {prefix}.{name}: {error}") from error
@@ -271,10 +276,8 @@ def _spec(name: str, table: Any, text: str, file: Path) -> AgentSpec:
         except msgspec.ValidationError as error:
             raise StartError(f"{at}: {_message(str(error), key)}") from error
     spec = msgspec.convert(table, AgentSpec)
-    if spec.graph and (others := [key for key in table if key not in {"graph", "description", "limits"}]):
-        raise StartError(
-            f"{where}: {others[0]} does not apply to a graph, which has its own models and tools: remove it"
-        )
+    if spec.graph and (others := [key for key in table if key not in OF_GRAPHS]):
+        raise StartError(f"{where}: {others[0]} does not apply to a graph, which has its own models: remove it")
     return spec
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -130,9 +130,17 @@ class FunctionSession:
         self._steps += 1
 
     async def commit(
-        self, entries: Sequence[StepRecord], *, node: str = "", spent: ModelUsage = ModelUsage(), update: Any = None
+        self,
+        entries: Sequence[StepRecord],
+        *,
+        node: str = "",
+        spent: ModelUsage = ModelUsage(),
+        update: Any = None,
+        hidden: Mapping[str, Any] = {},
     ) -> None:
         """Make ``entries`` durable, together with ``update`` and the function's pending values and messages.
+
+        ``hidden``: changes of values that are not the function's.
 
         Raises ``JournalFull``, and any error that ends the run at this step boundary.
         """
@@ -148,6 +156,7 @@ class FunctionSession:
                 self._fail(error)
                 raise
             number = self.run.step
+            update |= hidden
             step = Step(node=node, update=update, next=(self.node,), usage=spent.usage, model=spent.model)
             await self._write(self.run.commit(step))
             self.conversation.announce(new, node, number)

@@ -96,9 +96,7 @@ class ToolCaller:
         entries = [positions[message.tool_call_id].entry(encode(message)) for message in answers.messages]
         if entries:
             entries[0] = msgspec.structs.replace(entries[0], update=answers.update)
-            await session.commit(entries, update=answers.update)
-        if answers.forget:
-            await session.amend(dict(answers.forget))
+            await session.commit(entries, update=answers.update, hidden=answers.forget)
         if answers.interrupts:
             raise session.ask(answers.interrupts, branch)
         return {message.tool_call_id: message for message in answers.messages}

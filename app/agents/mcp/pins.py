@@ -3,7 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Iterator, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
@@ -24,6 +24,13 @@ def pinned(tool: Mapping[str, Any]) -> dict[str, Any]:
 def digest_of(tool: Mapping[str, Any]) -> str:
     """Return the digest (SHA-256) of what is pinned of ``tool``."""
     return hashlib.sha256(_encode(pinned(tool))).hexdigest()
+
+
+class PinnedTool(NamedTuple):
+    """A tool as it was accepted."""
+
+    name: str
+    digest: str
 
 
 def list_digest(tools: Tools) -> str:

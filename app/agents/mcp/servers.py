@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
@@ -9,13 +10,14 @@ from typing import Any
 
 import structlog
 
-from app.agents.mcp.pins import FirstSeen, PinStore
+from app.agents.mcp.pins import FirstSeen, PinnedTool, PinStore, digest_of
 from app.agents.mcp.port import Connection
-from app.agents.mcp.source import McpToolSource
+from app.agents.mcp.source import McpToolSource, stop_reason
 from app.agents.mcp.spec import McpServerSpec, McpToolName, resolve
 from app.agents.tools.port import ToolContext
-from app.agents.tools.remote import Lookup, LostConnection, ServerAway, ServerError
+from app.agents.tools.remote import Lookup, LostConnection, ServerAway, ServerError, ToolStopped
 from app.base.errors import AgentServiceError, StartError
+from app.base.single_flight import SingleFlight
 from app.base.tasks import Tasks
 from app.infra.egress.addresses import AddressAllowlist, check_url
 
@@ -28,6 +30,9 @@ LIST_AGAIN_SECONDS = 60.0
 FIRST_PAUSE = 1.0
 MAX_PAUSE = 60.0
 """Seconds between attempts to reach a server that could not be reached."""
+FIRST_WAIT = 0.25
+MAX_DOUBLINGS = 8
+"""Seconds in which a connection that failed is not tried again by calls; doubled with each failure."""
 ACCEPTED_SECONDS = 10.0
 """Seconds between checks whether an operator has accepted the tools that are stopped."""
 IDLE_SECONDS = 300.0
@@ -41,11 +46,13 @@ Connect = Callable[[str, McpServerSpec], Connection]
 
 
 class _Kept:
-    """A connection for one scope, and how many calls use it."""
+    """A connection for one scope, how many calls use it, and the digests of the tools that it lists, by name."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.connection: Connection | None = None
+        self.digests: dict[str, str] = {}
+        self.listed_at = -math.inf
         self.users = 0
         self.used_at = 0.0
         self.failures = 0
@@ -67,7 +74,7 @@ class McpServer:
         self._connect = connect
         self._pins = pins
         self._kept: dict[str, _Kept] = {}
-        self._listed_at = 0.0
+        self._listings = SingleFlight[str, None]()
         self._tending = False
         self._tasks = Tasks(f"mcp-server-{name}")
 
@@ -93,7 +100,7 @@ class McpServer:
         """Connect and list the tools; return whether that worked, else ``problem`` says why not."""
         try:
             async with self.using(SHARED) as connection:
-                await self._list(connection)
+                await self._list(SHARED, connection)
         except (AgentServiceError, ServerAway, ServerError, LostConnection) as error:
             reason = str(error)
             if reason != self.problem:
@@ -105,14 +112,20 @@ class McpServer:
         return True
 
     @contextlib.asynccontextmanager
-    async def connected(self, tool: str, context: ToolContext) -> AsyncIterator[Connection]:
-        """Enter with a connection for a call of ``tool``, after a recent comparison with its accepted description.
+    async def connected(self, context: ToolContext, tool: PinnedTool | None = None) -> AsyncIterator[Connection]:
+        """Enter with a connection for a call of ``tool``, if the server still describes it as pinned.
 
-        Raises ``ServerAway``, ``LostConnection`` or ``ServerError``.
+        None: for a call that was made before. Raises ``ServerAway``, ``LostConnection``, ``ServerError`` or
+        ``ToolStopped``.
         """
-        async with self.using(self._scope_of(context)) as connection:
-            if time.monotonic() - self._listed_at > LIST_AGAIN_SECONDS:
-                await self._list(connection)
+        scope = self._scope_of(context)
+        async with self.using(scope) as connection:
+            if tool is not None:
+                kept = self._kept[scope]
+                if time.monotonic() - kept.listed_at > LIST_AGAIN_SECONDS:
+                    await self._list(scope, connection)
+                if reason := stop_reason(kept.digests.get(tool.name), tool.digest):
+                    raise ToolStopped(reason)
             yield connection
 
     async def aclose(self) -> None:
@@ -129,12 +142,22 @@ class McpServer:
         user = context.caller.user or {}
         return f"{context.tenant_id} {user.get('identity', '')}"
 
-    async def _list(self, connection: Connection) -> None:
-        self.listed = {str(tool["name"]): tool for tool in await connection.list_tools()}
-        self._listed_at = time.monotonic()
-        for source in self.sources:
-            source.update(self.listed, await self._pins.accepted(source.agent, self.name, self.listed))
-        self.problem = ""
+    async def _list(self, scope: str, connection: Connection) -> None:
+        """List the tools, once for all that wait for the list of ``scope``."""
+        kept = self._kept[scope]  # stays while it is in use
+        await self._listings.run(scope, lambda: self._list_once(scope, kept, connection), self._tasks)
+
+    async def _list_once(self, scope: str, kept: _Kept, connection: Connection) -> None:
+        listed = {str(tool["name"]): tool for tool in await connection.list_tools()}
+        digests = {name: digest_of(tool) for name, tool in listed.items()}
+        if scope == SHARED:
+            for source in self.sources:
+                source.update(listed, await self._pins.accepted(source.agent, self.name, listed))
+            self.listed, self.problem = listed, ""
+        elif digests != {name: digest_of(tool) for name, tool in self.listed.items()}:
+            self.tend()  # no tenant's list decides for the others
+        if kept.connection is connection:
+            kept.digests, kept.listed_at = digests, time.monotonic()
         if any(source.stopped for source in self.sources):
             self.tend()
 
@@ -143,7 +166,7 @@ class McpServer:
         """Enter with an open connection for ``scope``. Raises ``StartError``, and as ``Connection.open``."""
         kept = self._kept.get(scope)
         if kept is None:
-            await self._make_room()
+            self._make_room()
             kept = self._kept[scope] = _Kept()
         kept.users += 1
         if kept.closing is not None:
@@ -167,25 +190,31 @@ class McpServer:
             if kept.connection is not None:
                 await kept.connection.aclose()
             kept.connection = connection = self._connect(self.name, self.spec)
+            kept.listed_at = -math.inf
             opened_at = time.monotonic()
             try:
                 await connection.open()
             except BaseException:
                 kept.connection = None
                 kept.failures += 1
-                kept.not_before = opened_at + min(FIRST_PAUSE * 2 ** (kept.failures - 3), MAX_PAUSE)
+                doublings = min(kept.failures - 1, MAX_DOUBLINGS)
+                kept.not_before = opened_at + min(FIRST_WAIT * 2**doublings, MAX_PAUSE)
                 raise
             kept.failures = 0
             return connection
 
-    async def _make_room(self) -> None:
-        """Close the connection that was not used for the longest time, if there are as many as may be."""
+    def _make_room(self) -> None:
+        """Close the connection that was not used for the longest time, if there are as many as may be.
+
+        It is closed in the background, so that nothing comes between this and the new connection.
+        """
         if len(self._kept) < MAX_CONNECTIONS:
             return
         idle = [scope for scope, kept in self._kept.items() if not kept.users]
         if not idle:
             raise ServerAway(f"all {MAX_CONNECTIONS} connections to it are in use")
-        await _close(self._kept.pop(min(idle, key=lambda scope: self._kept[scope].used_at)))
+        oldest = self._kept.pop(min(idle, key=lambda scope: self._kept[scope].used_at))
+        self._tasks.start(_close(oldest), name="make_room")
 
     def _close_idle(self, scope: str) -> None:
         kept = self._kept.get(scope)

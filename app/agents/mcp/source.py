@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from app.agents.mcp.pins import digest_of
+from app.agents.mcp.pins import PinnedTool, digest_of
 from app.agents.mcp.spec import ALL, shown_name
 from app.agents.mcp.tool import McpTool
 from app.agents.tools.port import Tool
@@ -13,6 +13,7 @@ from app.agents.tools.port import Tool
 if TYPE_CHECKING:
     from app.agents.mcp.servers import McpServer
 
+GONE = "the server does not offer it"
 NEW = "it is new: an operator has not accepted it yet"
 CHANGED = "its description or schema changed since it was accepted"
 
@@ -27,7 +28,7 @@ class McpToolSource:
         self.server = server
         self.names = tuple(names)
         self.version = 0
-        self._tools: list[Tool] = []
+        self._tools: list[McpTool] = []
         self._refused: dict[str, str] = {}
 
     @property
@@ -50,13 +51,17 @@ class McpToolSource:
 
     def update(self, listed: Mapping[str, Mapping[str, Any]], accepted: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over what the server lists, tool by tool as far as it is as ``accepted``."""
-        tools: list[Tool] = []
+        before = {tool.pinned: tool for tool in self._tools}
+        offered = {name: digest_of(tool) for name, tool in listed.items()}
+        pinned = {name: digest_of(tool) for name, tool in accepted.items()}
+        tools: list[McpTool] = []
         refused: dict[str, str] = {}
         for name in listed if ALL in self.names else self.names:
-            reason = _difference(listed.get(name), accepted.get(name))
+            reason = stop_reason(offered.get(name), pinned.get(name))
             if not reason:
                 try:
-                    tools.append(McpTool(self.server, listed[name]))
+                    known = before.get(PinnedTool(name, offered[name]))
+                    tools.append(known or McpTool(self.server, listed[name]))
                     continue
                 except ValueError as error:
                     reason = f"it cannot be used: {error}"
@@ -64,15 +69,15 @@ class McpToolSource:
         for name, reason in refused.items():
             if self._refused.get(name) != reason:
                 log.warning("mcp_tool_stopped", agent=self.agent, server=self.server.name, tool=name, reason=reason)
-        self._tools, self._refused = tools, refused
-        self.version += 1
+        if (tools, refused) != (self._tools, self._refused):
+            self._tools, self._refused = tools, refused
+            self.version += 1
 
 
-def _difference(listed: Mapping[str, Any] | None, accepted: Mapping[str, Any] | None) -> str:
+def stop_reason(listed: str | None, accepted: str | None) -> str:
+    """Return why a tool may not be called, by the digests of what is listed and accepted; empty if it may."""
     if listed is None:
-        return "the server does not offer it"
+        return GONE
     if accepted is None:
         return NEW
-    if digest_of(listed) != digest_of(accepted):
-        return CHANGED
-    return ""
+    return CHANGED if listed != accepted else ""

@@ -15,6 +15,8 @@ from app.infra.egress.addresses import host_of
 PREFIX = "mcp:"
 """What names of tools in the agents file begin with: ``mcp:SERVER/TOOL``, or ``mcp:SERVER/*`` for all."""
 ALL = "*"
+SEPARATOR = "__"
+"""Between the names of a server and of its tool, in the name that models use."""
 
 _DECLARABLE = frozenset({ToolClass.READ_ONLY, ToolClass.IDEMPOTENT, ToolClass.UNSAFE})
 
@@ -122,12 +124,18 @@ def parse_name(text: str) -> McpToolName | None:
     return McpToolName(server, tool)
 
 
+def check_name(server: str) -> None:
+    """Raise ``ValueError`` if tools of ``server`` could be called as those of another server."""
+    if SEPARATOR in f"{server}_":
+        raise ValueError(f"a name may not contain {SEPARATOR} or end with _: models call its tools {server}__TOOL")
+
+
 def shown_name(server: str, tool: str) -> str:
     """Return the name under which a model calls ``tool`` of ``server``: ``SERVER__TOOL``, which every provider takes.
 
     A name that had to be changed ends with a digest of the original, so that no two tools share one.
     """
-    return suitable_name(f"{server}__{tool}")
+    return suitable_name(f"{server}{SEPARATOR}{tool}")
 
 
 def shown_pattern(text: str) -> str:
@@ -135,4 +143,4 @@ def shown_pattern(text: str) -> str:
     name = parse_name(text)
     if name is None:
         return text
-    return f"{name.server}__{ALL}" if name.tool == ALL else shown_name(*name)
+    return f"{name.server}{SEPARATOR}{ALL}" if name.tool == ALL else shown_name(*name)

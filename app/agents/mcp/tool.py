@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from app.agents.mcp.pins import PinnedTool, digest_of
 from app.agents.mcp.port import Connection, OnProgress
 from app.agents.mcp.rounds import CallRounds
 from app.agents.mcp.spec import McpServerSpec, shown_name
@@ -19,6 +20,7 @@ from app.agents.tools.remote import (
     LostConnection,
     ServerAway,
     ServerError,
+    ToolStopped,
     failed,
 )
 from app.base.json_schema import validator_of
@@ -42,8 +44,10 @@ class Server(Protocol):
     name: str
     spec: McpServerSpec
 
-    def connected(self, tool: str, context: ToolContext) -> "AbstractAsyncContextManager[Connection]":
-        """Enter with a connection for ``tool``. Raises as ``Connection``, and ``ServerError`` if the tool changed."""
+    def connected(
+        self, context: ToolContext, tool: PinnedTool | None = None
+    ) -> "AbstractAsyncContextManager[Connection]":
+        """Enter with a connection for a call of ``tool``. Raises as ``Connection``, and ``ToolStopped``."""
         ...
 
 
@@ -62,6 +66,7 @@ class McpTool:
         validator_of(parameters)
         self._output = validator_of(schema) if (schema := described.get("outputSchema")) else None
         spec = server.spec
+        self.pinned = PinnedTool(name, digest_of(described))
         self.spec = ToolSpec(name=shown_name(server.name, name), description=description, parameters=parameters)
         self.tool_class = spec.class_of(name)
         self._seconds = spec.timeout_of(name)
@@ -88,9 +93,12 @@ class McpTool:
         while True:
             attempt += 1
             try:
-                async with asyncio.timeout(self._seconds), self._server.connected(self._name, context) as connection:
+                tool = None if rounds.is_task else self.pinned
+                async with asyncio.timeout(self._seconds), self._server.connected(context, tool) as connection:
                     raw = await rounds.run(connection, args, meta, self._progress_of(context))
                 return self._result(raw)
+            except ToolStopped as error:
+                return failed(f"The tool {self.spec.name!r} was not run: {error}.")
             except ServerError as error:
                 return failed(f"The server {self._server.name} answered with an error: {error}")
             except LostConnection as error:
@@ -108,7 +116,7 @@ class McpTool:
         if not rounds.is_task:
             return
         with contextlib.suppress(ServerAway, LostConnection, ServerError, TimeoutError):
-            async with asyncio.timeout(CANCEL_SECONDS), self._server.connected(self._name, context) as connection:
+            async with asyncio.timeout(CANCEL_SECONDS), self._server.connected(context) as connection:
                 await rounds.cancel(connection)
 
     async def lookup(self, key: str) -> ToolResult | None:

@@ -45,6 +45,10 @@ class ServerError(Exception):
         self.data = data
 
 
+class ToolStopped(Exception):
+    """The tool may not be called; the message is the reason."""
+
+
 def failed(words: str) -> ToolResult:
     """Return the result of a call that failed, with ``words`` for the model."""
     return ToolResult(content=words, status="error")

@@ -1,0 +1,127 @@
+"""Connections of one server: how many there are, who shares what, and what many failures do."""
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from app.agents.mcp import servers as servers_module
+from app.agents.mcp.port import OnProgress, OnQuestion
+from app.agents.mcp.servers import McpServer, McpServers
+from app.agents.mcp.spec import McpServerSpec
+from app.agents.tools.remote import ServerAway
+from tests.mcp_tools.conftest import context_of
+from tests.waiting import eventually
+
+TOOL = {"name": "say", "description": "Say it.", "inputSchema": {"type": "object"}}
+
+
+class FakeServer:
+    """What all connections share: how often each thing was done, and whether it fails."""
+
+    def __init__(self) -> None:
+        self.opened = self.closed = self.listed = 0
+        self.away = False
+        self.listing: asyncio.Event | None = None
+
+    def connect(self, name: str, spec: McpServerSpec) -> "FakeConnection":
+        return FakeConnection(self)
+
+
+class FakeConnection:
+    """A connection (``app.agents.mcp.port.Connection``) to a ``FakeServer``."""
+
+    def __init__(self, server: FakeServer) -> None:
+        self._server = server
+        self.ended = False
+        self.revision = "2026-07-28"
+
+    def about(self) -> dict[str, Any]:
+        return {}
+
+    async def open(self) -> None:
+        if self._server.away:
+            raise ServerAway("away")
+        self._server.opened += 1
+
+    async def aclose(self) -> None:
+        self.ended = True
+        await asyncio.sleep(0)
+        self._server.closed += 1
+
+    async def list_tools(self) -> list[dict[str, Any]]:
+        self._server.listed += 1
+        if self._server.listing is not None:
+            await self._server.listing.wait()
+        return [TOOL]
+
+    async def call_tool(
+        self,
+        name: str,
+        arguments: Mapping[str, Any],
+        meta: Mapping[str, Any],
+        on_progress: OnProgress,
+        on_question: OnQuestion,
+        continuation: Mapping[str, Any] = {},
+    ) -> dict[str, Any]:
+        return {"content": [{"type": "text", "text": "said"}]}
+
+    async def task(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
+        raise AssertionError
+
+
+@pytest.fixture
+def fake() -> FakeServer:
+    return FakeServer()
+
+
+@pytest.fixture
+def server(fake: FakeServer) -> McpServer:
+    servers = McpServers({"fix": McpServerSpec(url="https://fix.example", scope="tenant")}, fake.connect)
+    servers.source("agent", "fix", ("*",))
+    return servers.get("fix")
+
+
+async def test_a_thousand_failures_in_a_row_still_have_a_pause(
+    fake: FakeServer, server: McpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers_module, "MAX_PAUSE", 0.0)
+    fake.away = True
+    for _ in range(1_100):
+        assert not await server.probe()
+    assert server.problem == "away"
+    await server.aclose()
+
+
+async def test_the_connections_of_a_server_have_a_limit_and_a_scope_has_one(
+    fake: FakeServer, server: McpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers_module, "MAX_CONNECTIONS", 2)
+    assert await server.probe()
+    (tool,) = server.sources[0].tools()
+    tenants = [context_of(tenant_id=f"00000000-0000-0000-0000-00000000000{number}") for number in range(1, 4)]
+    assert (await tool.call({}, tenants[0])).content == "said"
+    assert (fake.opened, fake.closed) == (2, 0)
+    both = await asyncio.gather(*(tool.call({}, context) for context in [tenants[1]] * 5))
+    assert [result.content for result in both] == ["said"] * 5
+    assert fake.opened == 3  # five calls at once of a tenant without a connection made one, in place of the oldest
+    await tool.call({}, tenants[2])
+    await server.aclose()
+    assert (fake.opened, fake.closed) == (4, 4)
+
+
+async def test_calls_that_want_a_list_at_the_same_time_share_it(fake: FakeServer, server: McpServer) -> None:
+    assert await server.probe()
+    (tool,) = server.sources[0].tools()
+    fake.listing = asyncio.Event()
+    calls = [asyncio.create_task(tool.call({}, context_of())) for _ in range(5)]
+    await eventually(lambda: fake.listed == 2)
+    calls.pop(0).cancel()  # the others still get their list
+    fake.listing.set()
+    assert [(await call).content for call in calls] == ["said"] * 4
+    assert fake.listed == 2
+    version = server.sources[0].version
+    assert await server.probe()
+    assert (list(server.sources[0].tools()), server.sources[0].version) == ([tool], version)  # nothing changed
+    await server.aclose()
