@@ -16,6 +16,7 @@ stores what it reports; the worker itself stores nothing.
 - ``documents``: a thread's checkpoint as values of the engine's state
 - ``projection``: values as JSON
 - ``stream``: stream output as reports
+- ``tools``: tools of the agents file, for graphs
 - ``store``: the engine's store as LangGraph's ``BaseStore``
 - ``stalls``: find the code that blocks the event loop
 """

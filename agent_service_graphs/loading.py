@@ -8,12 +8,14 @@ import importlib
 import importlib.util
 import inspect
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from langgraph.channels.delta import DeltaChannel
 from langgraph.pregel import Pregel
+
+from agent_service_graphs.tools import offering
 
 Graph = Pregel[Any, Any, Any, Any]
 
@@ -98,10 +100,13 @@ def location(error: BaseException) -> str:
 class GraphSource:
     """A graph by its name in the configuration: the object that its code names, and graphs made from it."""
 
-    def __init__(self, name: str, code: str, folder: Path) -> None:
+    def __init__(self, name: str, code: str, folder: Path, tools: Sequence[dict[str, Any]] = ()) -> None:
+        """``tools``: those of the agents file, as they are now."""
         self.name = name
         self.code = code
-        self._found = load(code, folder)
+        self._tools = tools
+        with offering(tools):
+            self._found = load(code, folder)
         self._ready = self._compiled(self._found) if not self._is_factory() else None
 
     def _is_factory(self) -> bool:
@@ -114,17 +119,18 @@ class GraphSource:
         if self._ready is not None:
             yield self._ready
             return
-        made = self._found(*self._arguments(config, runtime))
-        if inspect.isawaitable(made):
-            made = await made
-        if hasattr(made, "__aenter__"):
-            async with made as graph:
-                yield self._compiled(graph)
-        elif hasattr(made, "__enter__") and not isinstance(made, Pregel):
-            with made as graph:
-                yield self._compiled(graph)
-        else:
-            yield self._compiled(made)
+        with offering(self._tools):
+            made = self._found(*self._arguments(config, runtime))
+            if inspect.isawaitable(made):
+                made = await made
+            if hasattr(made, "__aenter__"):
+                async with made as graph:
+                    yield self._compiled(graph)
+            elif hasattr(made, "__enter__") and not isinstance(made, Pregel):
+                with made as graph:
+                    yield self._compiled(graph)
+            else:
+                yield self._compiled(made)
 
     def _arguments(self, config: dict[str, Any], runtime: Callable[[], Any]) -> list[Any]:
         """Return the arguments of the factory: by annotation, else the configuration first and the runtime second."""

@@ -48,7 +48,7 @@ class Worker:
     def _take(self, message: dict[str, Any]) -> None:
         op = message["op"]
         if op == "load":
-            self._spawn(self._load(message["graphs"], Path(message["folder"])))
+            self._spawn(self._load(message["graphs"], Path(message["folder"]), message["tools"]))
         elif op == "run":
             self._run(message)
         elif op == "ping":
@@ -94,11 +94,11 @@ class Worker:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _load(self, graphs: dict[str, str], folder: Path) -> None:
+    async def _load(self, graphs: dict[str, str], folder: Path, tools: dict[str, list[dict[str, Any]]]) -> None:
         found: dict[str, Any] = {}
         for name, code in graphs.items():
             try:
-                source = GraphSource(name, code, folder)
+                source = GraphSource(name, code, folder, tools.get(name, ()))
                 async with source.open(
                     {"configurable": {}}, lambda: server_runtime("assistants.read", None, None)
                 ) as graph:

@@ -22,6 +22,7 @@ from agent_service_graphs.saver import RunSaver
 from agent_service_graphs.store import EmptyStore, EngineStore
 from agent_service_graphs.stream import message_reports, usage_of
 from agent_service_graphs.threads import ThreadStore
+from agent_service_graphs.tools import ToolCaller, offering
 from agent_service_graphs.wire import Connection
 
 CHECKPOINTER = "__pregel_checkpointer"
@@ -102,7 +103,8 @@ class GraphRun:
         """Run to the end, and report it."""
         self._task = asyncio.current_task()
         try:
-            ending = await self._run()
+            with offering(self._asked["tools"], ToolCaller(self._connection, self._number)):
+                ending = await self._run()
             self._report_changes(waits=False)
         except GraphDrained:
             self._on_change(waits=False)

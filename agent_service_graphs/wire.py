@@ -77,7 +77,7 @@ class Connection:
     def _refusal(self, message: dict[str, Any], reason: str) -> bytes:
         """Return what ends the run or the request of ``message``; empty for a request of this process itself."""
         reason = f"The {message['op']!r} of a graph cannot be sent: {reason}"
-        if message["op"] in {"store", "threads"}:
+        if message["op"] in {"store", "threads", "tool"}:
             self.answered(message["id"], None, reason)
             return b""
         about = {"error": "CannotSend", "message": reason}

@@ -14,6 +14,7 @@ from app.agents.mcp.servers import McpServers
 from app.agents.mcp.spec import ALL, McpToolName, parse_name, shown_pattern
 from app.agents.port import Agent
 from app.agents.tool_loop.agent import ToolLoop, ToolLoopConfig
+from app.agents.tool_loop.approval import ApprovalPolicy
 from app.agents.tool_loop.calls import Toolbox
 from app.agents.tool_loop.conversation_window import SummaryMemory
 from app.agents.tools.port import LongTerm, Tool
@@ -83,7 +84,7 @@ class AgentCatalog:
 def build(name: str, spec: AgentSpec, file: AgentsFile, find_model: FindModel, services: ToolServices) -> Agent:
     """Build one agent. Raises ``StartError`` that names the file and the agent."""
     try:
-        toolbox = _toolbox(name, spec, file, services)
+        toolbox = toolbox_of(name, spec, file, services)
         model = find_model(spec.model, spec.fallback, spec.cache.ttl if spec.cache else 0)
         config = ToolLoopConfig(
             instructions=spec.instructions,
@@ -104,7 +105,21 @@ def build(name: str, spec: AgentSpec, file: AgentsFile, find_model: FindModel, s
         raise StartError(f"{file.source}: agent {name!r}: {error}") from error
 
 
-def _toolbox(agent: str, spec: AgentSpec, file: AgentsFile, services: ToolServices) -> Toolbox:
+def graph_toolbox(name: str, spec: AgentSpec, file: AgentsFile, services: ToolServices) -> Toolbox | None:
+    """Return the tools of the graph ``name``; None if it has none. Raises ``StartError`` that names file and agent."""
+    try:
+        for tool in spec.tools:
+            if parse_name(tool) is None and parse_a2a_name(tool) is None:
+                raise StartError(
+                    f"tool {tool!r}: a graph has its own tools; of the agents file it uses those of MCP servers "
+                    "(mcp:SERVER/TOOL) and other agents (a2a:NAME)"
+                )
+        return toolbox_of(name, spec, file, services) if spec.tools or spec.approve != ApprovalPolicy() else None
+    except AgentServiceError as error:
+        raise StartError(f"{file.source}: agent {name!r}: {error}") from error
+
+
+def toolbox_of(agent: str, spec: AgentSpec, file: AgentsFile, services: ToolServices) -> Toolbox:
     """Find the tools of ``agent``, and the servers of those that are not our own."""
     remote = [found for tool in spec.tools if (found := parse_name(tool)) is not None]
     peers = A2APeers(file.a2a) if services.peers is None else services.peers

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 
 from app.agents.a2a.peers import A2APeers
-from app.agents.catalog import ToolServices, build
+from app.agents.catalog import ToolServices, build, graph_toolbox
 from app.agents.config.agents_file import AgentsFile
 from app.agents.config.store_index import StoreSpec
 from app.agents.mcp.servers import McpServers, connector
@@ -43,8 +43,10 @@ def agent_checks(
     peers = A2APeers(file.a2a, settings.look_up, AddressAllowlist(settings.egress.allow.split(",")))
     services = ToolServices(ToolCallRecorder(meters, NO_TRACER), servers=servers, peers=peers)
     for name, spec in file.agents.items():
-        if spec.graph or name in broken:
-            yield name, partial(_check_broken, broken.get(name, ""), file.source)
+        if name in broken:
+            yield name, partial(_check_broken, broken[name], file.source)
+        elif spec.graph:
+            yield name, partial(graph_toolbox, name, spec, file, services)
         else:
             yield name, partial(build, name, spec, file, models.model, services)
     if file.store != StoreSpec():
@@ -54,8 +56,7 @@ def agent_checks(
 
 
 def _check_broken(reason: str, source: str) -> None:
-    if reason:
-        raise StartError(f"{source}: {reason}")
+    raise StartError(f"{source}: {reason}")
 
 
 async def broken_graphs(file: AgentsFile) -> dict[str, str]:

@@ -81,10 +81,10 @@ def parts(services: AppServices) -> Iterator[Part]:
     if services.auth.token_keys is not None:
         yield "token keys", running(services.auth.token_keys)
     yield "engine", running(engine.parts)
-    if services.agents.graphs is not None:
-        yield "graphs", _settled(services.agents.graphs)
     if services.agents.remote.servers.needed:
         yield "MCP servers", _settled(services.agents.remote.servers)
+    if services.agents.graphs is not None:
+        yield "graphs", _settled(services.agents.graphs)  # after the servers, whose tools their modules may ask for
     if services.agents.remote.peers.needed:
         yield "A2A agents", running(services.agents.remote.peers)
     yield "threads", running(features.threads)

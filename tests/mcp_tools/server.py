@@ -29,6 +29,7 @@ metas: list[dict[str, Any]] = []
 headers: list[dict[str, str]] = []
 hanging: list[str] = []
 cancelled: list[str] = []
+failures: list[str] = []
 
 
 @server.tool()
@@ -88,6 +89,7 @@ async def hang(context: Context) -> str:
 @server.tool()
 async def broken() -> str:
     """Fail."""
+    failures.append("orders")
     raise ToolError("there are no orders")
 
 

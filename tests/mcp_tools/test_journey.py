@@ -31,6 +31,15 @@ approve = {{ tools = ["mcp:fix/environment"] }}
 model = "scripted:demo"
 tools = ["mcp:gone/*"]
 
+[agents.hosted]
+graph = "./hosted.py:hosted"
+tools = ["mcp:fix/*"]
+approve = {{ tools = ["mcp:fix/environment"] }}
+
+[agents.direct]
+graph = "./hosted.py:direct"
+tools = ["mcp:fix/work", "mcp:fix/order", "mcp:fix/broken"]
+
 [agents.typed]
 function = "./typed.py:run"
 tools = ["mcp:fix/add"]
@@ -43,12 +52,41 @@ async def run(context: Context, number: int) -> str:
     return str(await context.tools.call("fix__add", int, a=number, b=1))
 """
 
+HOSTED = """
+import json
+from typing import TypedDict
+from agent_service_graphs.tools import agent_tools
+from langchain_core.messages import AIMessage
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
+
+def model(state):
+    name, _, args = state["messages"][-1].content.partition(" ")
+    call = {"name": name, "args": json.loads(args or "{}"), "id": "call_1"}
+    return {"messages": [AIMessage("", tool_calls=[call])]}
+
+hosted = StateGraph(MessagesState).add_node("model", model).add_node("tools", ToolNode(agent_tools()))
+hosted = hosted.add_edge(START, "model").add_edge("model", "tools").compile()
+
+class Said(TypedDict, total=False):
+    said: list[str]
+
+def both(state):
+    tools = {tool.name: tool for tool in agent_tools()}
+    said = [tools["fix__broken"].invoke({}), tools["fix__work"].invoke({"steps": 1})]
+    return {"said": [*said, tools["fix__order"].invoke({"item": "tea"})]}
+
+def direct():
+    return StateGraph(Said).add_node("both", both).add_edge(START, "both").compile()
+"""
+
 
 @pytest.fixture(scope="module")
 def folder(http_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mcp")
     (path / "agents.toml").write_text(AGENTS.format(url=http_url), encoding="utf-8")
     (path / "typed.py").write_text(TYPED, encoding="utf-8")
+    (path / "hosted.py").write_text(HOSTED, encoding="utf-8")
     return path
 
 
@@ -56,6 +94,7 @@ def folder(http_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def served(server_url: str, folder: Path) -> Iterator[Served]:
     given = {"AGENT_CONFIG": str(folder / "agents.toml"), "AGENT_EGRESS_ALLOW": "127.0.0.1", "FIX_TOKEN": "t-1"}
     with serving(server_url, folder, **given) as server:
+        server.start_seconds = 100.0  # it imports langgraph
         yield server.wait_until_ready()
 
 
@@ -108,11 +147,54 @@ async def _use(client: Any) -> None:
     assert typed["messages"][-1]["content"] == "42"
 
 
+async def test_a_graph_uses_the_tools_of_a_server_as_other_agents_do(served: Served) -> None:
+    async with get_client(url=served.base) as sdk:
+        client: Any = sdk
+
+        async def call(words: str) -> Any:
+            return await client.runs.wait(None, "hosted", input={"messages": [{"role": "user", "content": words}]})
+
+        added = (await call('fix__add {"a": 2, "b": 3}'))["messages"][-1]
+        assert (added["content"], added["tool_call_id"], added["status"]) == ("5", "call_1", "success")
+        wrong = (await call('fix__add {"a": "two", "b": 3}'))["messages"][-1]
+        assert (wrong["status"], "its arguments are wrong: /a:" in wrong["content"]) == ("error", True)
+        nodes = [node["id"] for node in (await client.assistants.get_graph("hosted"))["nodes"]]
+        assert "tools" in nodes
+
+        thread = (await client.threads.create())["thread_id"]
+        words = {"messages": [{"role": "user", "content": "fix__environment"}]}
+        asked = (await client.runs.wait(thread, "hosted", input=words))["__interrupt__"][0]["value"]
+        assert (asked["type"], asked["tool"], asked["call_id"]) == ("tool_approval", "fix__environment", "call_1")
+        refused = await client.runs.wait(thread, "hosted", command={"resume": {"action": "reject", "reason": "no"}})
+        assert refused["messages"][-1]["content"] == "A person refused this call; it was not run: no"
+
+
+async def test_a_node_that_starts_again_does_not_repeat_calls_that_it_has_made(served: Served) -> None:
+    for seen in (fixture.orders, fixture.metas, fixture.failures):
+        seen.clear()
+    async with get_client(url=served.base) as sdk:
+        client: Any = sdk
+        thread = (await client.threads.create())["thread_id"]
+        waiting = await client.runs.wait(thread, "direct", input={"said": []})
+        assert waiting["__interrupt__"][0]["value"]["message"] == "Which size of tea?"
+        with pytest.raises(httpx.HTTPStatusError, match="422"):
+            await client.runs.wait(
+                thread, "direct", command={"resume": {"action": "accept", "content": {"size": "XXL"}}}
+            )
+        answer = {"action": "accept", "content": {"size": "L"}}
+        done = await client.runs.wait(thread, "direct", command={"resume": answer})
+        assert done["said"][1:] == ["worked", "ordered tea L"]
+        assert "there are no orders" in done["said"][0]
+        assert (len(fixture.metas), len(fixture.failures), fixture.orders) == (1, 1, ["tea L"])
+
+
 def test_the_check_of_agents_names_a_broken_server(folder: Path, served: Served) -> None:
     settings = {name: served.environment[name] for name in ("AGENT_EGRESS_ALLOW", "FIX_TOKEN")}
     done = run_command(folder, "agents", "check", **settings)
     assert done.returncode == 1
     lines = done.stdout.splitlines()
-    assert [line.split()[:2] for line in lines if line.startswith("ok")][-2:] == [["ok", "helper"], ["ok", "typed"]]
+    assert [line.split()[:2] for line in lines if line.startswith("ok")][-4:] == [
+        ["ok", name] for name in ("helper", "hosted", "direct", "typed")
+    ]
     (failed,) = [line for line in lines if line.startswith("failed")]
     assert "agent 'lost': the MCP server 'gone': Connection refused" in failed

@@ -3,6 +3,7 @@
 - ``agent``: a graph as an agent
 - ``session``: one run of a graph: its steps and output from the worker's reports
 - ``store``: the store for graphs
+- ``tools``: tools of the agents file for graphs
 - ``worker``: the worker process: start, restart, reports
 - ``quarantine``: which runs are in it together, after its end
 - ``wire``: frames and reports on the socket

@@ -12,6 +12,7 @@ from app.agents.langgraph.store import GraphStore
 from app.agents.langgraph.wire import GraphDescription
 from app.agents.langgraph.worker import GraphRefused, GraphWorker, WorkerEnded
 from app.agents.port import START_NODE, RunContext, RunOutcome
+from app.agents.tool_loop.calls import Toolbox
 from app.base.errors import AgentError, BadRequest, Unavailable
 from app.domain.state import State
 
@@ -22,13 +23,24 @@ class GraphAgent:
     """The graph ``name`` of a project, run by the project's ``worker``."""
 
     def __init__(
-        self, name: str, worker: GraphWorker, store: GraphStore, *, seconds: float, description: str = ""
+        self,
+        name: str,
+        worker: GraphWorker,
+        store: GraphStore,
+        *,
+        seconds: float,
+        description: str = "",
+        toolbox: Toolbox | None = None,
     ) -> None:
+        """``toolbox``: the tools of the agents file that the graph uses."""
         self.name = name
         self.seconds = seconds
         self._worker = worker
         self._store = store
         self._own_description = description
+        self._toolbox = toolbox or Toolbox([], lambda *_: None)
+        if toolbox is not None:
+            worker.toolboxes[name] = toolbox
 
     @property
     def _graph(self) -> GraphDescription:
@@ -66,7 +78,7 @@ class GraphAgent:
     async def run(self, context: RunContext) -> RunOutcome:
         """Run the graph to its end, its pause or its questions."""
         self._check()
-        session, attempts = GraphSession(self.name, context, self._store), RunAttempts()
+        session, attempts = GraphSession(self.name, context, self._store, self._toolbox), RunAttempts()
         while not attempts.exhausted:
             try:
                 return await session.run(self._worker, attempts)
@@ -119,3 +131,4 @@ class GraphAgent:
     def _check(self) -> None:
         if self.broken:
             raise Unavailable(f"The graph {self.name!r} cannot run: {self.broken}.")
+        self._toolbox.check()

@@ -1,14 +1,18 @@
 """One run of a graph: commit its steps and publish its output, from the worker's reports in order."""
 
 import asyncio
+import contextlib
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any
 
 import msgspec
 
 from app.agents.langgraph.quarantine import RunAttempts
 from app.agents.langgraph.store import GraphStore
+from app.agents.langgraph.tools import GraphToolCalls, results_in
 from app.agents.langgraph.wire import (
+    AskedQuestion,
     ChangeReport,
     Changes,
     EndReport,
@@ -18,9 +22,12 @@ from app.agents.langgraph.wire import (
     StepReport,
     StoreRequest,
     ThreadsRequest,
+    ToolRequest,
 )
 from app.agents.langgraph.worker import GraphWorker, WorkerEnded, WorkerRun
-from app.agents.port import START_NODE, UNLIMITED, Interrupt, QuestionKind, RunContext, RunOutcome, Step
+from app.agents.port import START_NODE, UNLIMITED, Interrupt, QuestionKind, RunContext, RunOutcome, Step, ToolIntent
+from app.agents.tool_loop.call_questions import KEPT
+from app.agents.tool_loop.calls import Toolbox
 from app.base.errors import AgentError
 from app.domain.events import Custom, MessageAdded, MessageDelta, Retracted, SubgraphOutput
 from app.domain.messages import Usage
@@ -56,16 +63,19 @@ def values_of(state: State) -> dict[str, Any]:
     return {
         name: channel.elements if isinstance(channel, ListChannel) else channel.value
         for name, channel in state.channels.items()
+        if not name.startswith(KEPT)
     }
 
 
 class GraphSession:
     """A run of the graph ``name`` in the context of its run."""
 
-    def __init__(self, name: str, context: RunContext, store: GraphStore) -> None:
+    def __init__(self, name: str, context: RunContext, store: GraphStore, toolbox: Toolbox) -> None:
         self._name = name
         self._context = context
         self._store = store
+        self._writing = asyncio.Lock()
+        self._calls = GraphToolCalls(toolbox, context, self._amend, self._intend)
         self._held: StepReport | ChangeReport | None = None
         self._streamed: dict[str, int] = {}
         self._on_commit: Callable[[], None] = lambda: None
@@ -81,6 +91,7 @@ class GraphSession:
                     return await self._end(report)
                 await self._take(run, report)
         finally:
+            await self._calls.aclose()
             worker.close(run)
         raise WorkerEnded
 
@@ -115,18 +126,17 @@ class GraphSession:
             "durability": asked.durability,
             "before": asked.interrupt_before,
             "after": asked.interrupt_after,
+            "tools": self._calls.specs(),
         }
 
     async def _next(self, run: WorkerRun) -> RunReport | None:
         """Return the next report; one that is held is committed first if none comes soon."""
-        if self._held is None:
-            return await run.reports.get()
-        try:
-            async with asyncio.timeout(HELD_SECONDS):
-                return await run.reports.get()
-        except TimeoutError:
+        if self._held is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HELD_SECONDS):
+                    return _report(await run.reports.get())
             await self._commit_held()
-            return await run.reports.get()
+        return _report(await run.reports.get())
 
     async def _take(self, run: WorkerRun, report: RunReport) -> None:
         match report:
@@ -142,6 +152,9 @@ class GraphSession:
                 await self._commit_held()  # it may read what the run has written
                 value, error = await self._store.answer_threads(self._context, op)
                 run.send("answer", id=number, value=value, error=error)
+            case ToolRequest():
+                await self._commit_held()  # the call belongs to the superstep after it
+                self._calls.start(report, partial(run.send, "answer"), run.reports.put_nowait)
             case StepReport() | ChangeReport():
                 await self._commit_held()
                 self._held = report
@@ -153,12 +166,21 @@ class GraphSession:
     async def _commit_held(self) -> None:
         held, self._held = self._held, None
         if isinstance(held, ChangeReport):
-            await self._context.amend(update_of(held.changes))
+            await self._amend(update_of(held.changes))
         elif held is not None:
-            await self._context.commit(self._step(held))
+            async with self._writing:
+                await self._context.commit(self._step(held))
             self._streamed.clear()
         if held is not None:
             self._on_commit()
+
+    async def _amend(self, update: dict[str, Any]) -> None:
+        async with self._writing:
+            await self._context.amend(update)
+
+    async def _intend(self, intents: tuple[ToolIntent, ...]) -> None:
+        async with self._writing:
+            await self._context.intend(intents)
 
     def _step(self, report: StepReport) -> Step:
         usage = report.usage
@@ -166,7 +188,7 @@ class GraphSession:
             usage=None if usage is None else Usage(usage.input_tokens, usage.output_tokens, usage.total_tokens),
             model="" if usage is None else usage.model,
             node=", ".join(dict.fromkeys(report.nodes)) or START_NODE,
-            update=update_of(report.changes),
+            update={**update_of(report.changes), **results_in(self._context.state)},
             next=tuple(dict.fromkeys(report.next)),
             outputs=tuple(map(msgspec.Raw, report.updates)),
             interruptible=False,
@@ -208,12 +230,19 @@ class GraphSession:
         return RunOutcome(
             step=step,
             amendment=update_of(held.changes) if isinstance(held, ChangeReport) else {},
-            interrupts=tuple(
-                Interrupt(one.id, msgspec.json.decode(one.value), kind=_kind(one.value), expects=one.schema)
-                for one in report.interrupts
-            ),
+            interrupts=tuple(map(self._question, report.interrupts)),
             paused=report.status == "paused",
         )
+
+    def _question(self, asked: AskedQuestion) -> Interrupt:
+        value = msgspec.json.decode(asked.value)
+        return self._calls.question(asked.id, value) or Interrupt(asked.id, value, _kind(value), expects=asked.schema)
+
+
+def _report(found: RunReport | Exception | None) -> RunReport | None:
+    if isinstance(found, Exception):
+        raise found
+    return found
 
 
 def _json(state: State, name: str) -> bytes | None:
@@ -227,13 +256,13 @@ def _modes(modes: tuple[str, ...]) -> list[str]:
     return sorted(found & {"values", "updates", "messages", "custom"})
 
 
-def _kind(value: bytes) -> QuestionKind:
+def _kind(value: Any) -> QuestionKind:
     """Return the kind of a question: one in the human-in-the-loop form asks for approval of calls."""
-    try:
-        found = msgspec.json.decode(value)
-    except msgspec.DecodeError:
+    if not isinstance(value, Mapping):
         return "question"
-    return "approval" if isinstance(found, Mapping) and "action_requests" in found else "question"
+    if value.get("type") == "tool_review":
+        return "review"
+    return "approval" if "action_requests" in value else "question"
 
 
 def graph_error(report: EndReport) -> AgentError:

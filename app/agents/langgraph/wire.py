@@ -141,7 +141,26 @@ class ThreadsRequest(msgspec.Struct, tag_field="op", tag="threads"):
     what: dict[str, Any]
 
 
-RunReport = StepReport | ChangeReport | OutputReport | EndReport | MarkReport | StoreRequest | ThreadsRequest
+class ToolRequest(msgspec.Struct, tag_field="op", tag="tool"):
+    """A call of the agent's tool ``name``, to be answered under ``id`` with its result or its questions.
+
+    ``key`` and ``call_id`` are the same in every attempt of a call. ``attempt``: of its node, which LangGraph may run
+    again when it fails. ``args`` and the ``answers`` to its questions, by their ids, are JSON.
+    """
+
+    run: int
+    id: int
+    key: str
+    call_id: str
+    attempt: int
+    name: str
+    args: bytes
+    answers: dict[str, bytes]
+
+
+RunReport = (
+    StepReport | ChangeReport | OutputReport | EndReport | MarkReport | StoreRequest | ThreadsRequest | ToolRequest
+)
 Report = RunReport | WorkerReady | GraphsLoaded | WorkerAnswer
 
 _decode = msgspec.msgpack.Decoder(list[Report]).decode

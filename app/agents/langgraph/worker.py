@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from app.agents.langgraph.quarantine import AdmittedRun, RunAttempts, WorkerQuarantine
+from app.agents.langgraph.tools import specs_of
 from app.agents.langgraph.wire import (
     EndReport,
     GraphDescription,
@@ -26,6 +27,7 @@ from app.agents.langgraph.wire import (
     WorkerConnection,
     WorkerReady,
 )
+from app.agents.tool_loop.calls import Toolbox
 from app.base.errors import Unavailable
 from app.base.tasks import Heartbeat, Tasks
 from app.infra.settings.environment import child_environment
@@ -82,7 +84,7 @@ class GraphProject(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class WorkerRun:
-    """The reports of one run, in order; None once the worker has ended.
+    """The reports of one run, in order; None once the worker has ended, an exception that ends the run.
 
     The worker stops the run's output where the engine has not acknowledged the last few MiB of it.
     """
@@ -91,7 +93,7 @@ class WorkerRun:
         self.number = number
         self.admitted = admitted
         self.ended = False
-        self.reports: asyncio.Queue[RunReport | None] = asyncio.Queue()
+        self.reports: asyncio.Queue[RunReport | Exception | None] = asyncio.Queue()
         self._connection = connection
 
     def send(self, op: str, **message: Any) -> None:
@@ -107,6 +109,8 @@ class GraphWorker:
     ) -> None:
         self.project = project
         self.graphs: dict[str, GraphDescription] = {}
+        self.toolboxes: dict[str, Toolbox] = {}
+        """The tools of the agents file for graphs that have some."""
         self._on_stall = on_stall
         self._tasks = Tasks("graph-worker")
         self._numbers = itertools.count(1)
@@ -299,7 +303,9 @@ class GraphWorker:
         match report:
             case WorkerReady():
                 assert self._connection is not None
-                self._connection.send(op="load", graphs=dict(self.project.graphs), folder=str(self.project.folder))
+                tools = {name: specs_of(toolbox) for name, toolbox in self.toolboxes.items()}
+                graphs, folder = dict(self.project.graphs), str(self.project.folder)
+                self._connection.send(op="load", graphs=graphs, folder=folder, tools=tools)
             case GraphsLoaded(graphs):
                 self.graphs = graphs
                 for name, graph in graphs.items():

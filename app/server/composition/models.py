@@ -5,7 +5,7 @@ import sys
 import msgspec
 
 from app.agents.a2a.peers import A2APeers
-from app.agents.catalog import AgentCatalog, ToolServices
+from app.agents.catalog import AgentCatalog, ToolServices, graph_toolbox
 from app.agents.config.agents_file import AgentsFile
 from app.agents.langgraph.agent import GraphAgent
 from app.agents.langgraph.store import GraphStore
@@ -82,12 +82,19 @@ def build_agents(
     recorder = ToolCallRecorder(*telemetry.recorder)
     worker = graph_worker(agents)
     store_of_graphs = GraphStore(StoreOperations(store, acting), ThreadOperations(database, acting))
+    services = ToolServices(recorder, documents.library, remote.servers, remote.peers)
     graphs = {
-        name: GraphAgent(name, worker, store_of_graphs, seconds=spec.limits.seconds, description=spec.description)
+        name: GraphAgent(
+            name,
+            worker,
+            store_of_graphs,
+            seconds=spec.limits.seconds,
+            description=spec.description,
+            toolbox=graph_toolbox(name, spec, agents, services),
+        )
         for name, spec in agents.agents.items()
         if worker is not None and spec.graph
     }
-    services = ToolServices(recorder, documents.library, remote.servers, remote.peers)
     catalog = AgentCatalog(agents, models.model, services, documents.agents, graphs)
     return AgentRuntime(models, catalog, memory, worker, remote)
 
