@@ -16,6 +16,7 @@ DEFERRED_IMPORTS = {
 BROAD_EXCEPTS = {
     "app/security/access/custom_auth_handlers.py": 1,  # whatever the operator's code raises refuses the request
     "app/agents/mcp/connection.py": 1,  # the SDK raises groups of whatever its transports raise
+    "app/agents/langgraph/tools.py": 1,  # whatever a call raises beyond its tool ends the run of the graph
     "app/agents/functions/steps.py": 1,  # whatever a step raises is what it is known to have done
     "app/base/code_loader.py": 1,  # a user's module may raise anything while it is imported
     "app/agents/tool_loop/calls.py": 2,  # errors of tools go to the model, those of look-ups to a person

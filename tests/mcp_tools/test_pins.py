@@ -30,6 +30,8 @@ url = "{url}"
 tools = ["mcp:fix/*"]
 """
 
+STOPPED = "The tool 'fix__say' was not run: its description or schema changed since it was accepted."
+
 
 def echo(a: str) -> str:
     return a
@@ -70,16 +72,11 @@ async def test_a_changed_tool_is_stopped_until_an_operator_accepts_it(
             monkeypatch.setattr(servers_module, "LIST_AGAIN_SECONDS", 0.0)  # a minute later
             change(server)
             stopped = await held.call({"a": "hi"}, context_of())
-            assert (stopped.content, stopped.status) == (
-                "The tool 'fix__say' was not run: its description or schema changed since it was accepted.",
-                "error",
-            )
+            assert (stopped.content, stopped.status) == (STOPPED, "error")
             assert toolbox.specs == []
             call = ToolCall(name="fix__say", args={"a": "hi"}, id="1")
             (answer,) = (await toolbox.run(PendingCalls("m", [call]), FakeRunContext())).messages
-            assert answer.content == (
-                "The tool 'fix__say' was not run: its description or schema changed since it was accepted."
-            )
+            assert answer.content == STOPPED
 
             differs = run_command(tmp_path, "mcp", "diff", "fix", **environment)
             assert differs.returncode == 1
@@ -97,8 +94,7 @@ async def test_a_changed_tool_is_stopped_until_an_operator_accepts_it(
             extra = found.tools["fix__extra"]
             assert (await extra.call({}, context_of())).content == "new"
             server.remove_tool("extra")
-            gone = await extra.call({}, context_of())
-            assert gone.content == "The tool 'fix__extra' was not run: the server does not offer it."
+            assert "the server does not offer it" in str((await extra.call({}, context_of())).content)
             with pytest.raises(Conflict, match="accepted in the meantime"):
                 await pins.accept("agent", "fix", found.server.listed, 1)
 
