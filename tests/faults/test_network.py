@@ -17,6 +17,9 @@ from tests.long_form import FULL
 
 pytestmark = pytest.mark.timeout(180)
 
+RUNS = 6 if FULL else 2
+"""Conversations at once, and runs that must start after each fault."""
+
 TROUBLES = [one for one in Trouble if one is not Trouble.NONE]
 
 
@@ -66,11 +69,11 @@ async def scenario(tmp_path: Path) -> AsyncIterator[Scenario]:
 
 async def test_guarantees_hold_under_every_network_fault(scenario: Scenario) -> None:
     """Each fault outlasts a lease: runs change their owner without the old one's knowledge."""
-    work = asyncio.gather(*(scenario.converse() for _ in range(6 if FULL else 3)))
+    work = asyncio.gather(*(scenario.converse() for _ in range(RUNS)))
     for trouble in TROUBLES:
         async with scenario.testbed.proxies[0].having(trouble):
             await asyncio.sleep(LEASE_SECONDS + 1.0)
-        await scenario.wait_for_runs(6 if FULL else 3, work)
+        await scenario.wait_for_runs(RUNS, work)
     scenario.stopped = True
     await work
     assert await check(scenario.driver, scenario.witness, scenario.threads, scenario.testbed.database.url) == []

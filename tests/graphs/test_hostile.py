@@ -48,7 +48,7 @@ def graph(worker: GraphWorker) -> GraphAgent:
 async def played(worker: GraphWorker, do: str) -> FakeRunContext:
     context = FakeRunContext()
     context.instructions = RunInstructions(stream_modes=("custom",))
-    await asyncio.wait_for(context.play(graph(worker), {"do": do}), 30)
+    await context.play(graph(worker), {"do": do})
     return context
 
 

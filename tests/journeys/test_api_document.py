@@ -13,7 +13,7 @@ from tests.journeys.conftest import Served
 from tests.long_form import FULL
 
 ALLOWED = {501, 503}
-EXAMPLES = 50 if FULL else 4
+EXAMPLES = 50 if FULL else 2
 """Generated requests per operation."""
 
 

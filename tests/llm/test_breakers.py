@@ -1,5 +1,6 @@
 """Breakers open per tenant and provider key, and for all tenants only in an outage."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
@@ -72,8 +73,7 @@ async def test_what_a_prompt_can_provoke_opens_no_breaker(
 ) -> None:
     desk = Desk(hasty, provider, vendor)
     provider.plan(*[fault] * TRIES)
-    for _ in range(TRIES):
-        await desk.ask("hostile")
+    await asyncio.gather(*(desk.ask("hostile") for _ in range(TRIES)))
     assert not desk.vendor.open
     assert desk.vendor.observation.status == "healthy", "nothing is said of the provider"
     assert (await desk.ask("hostile")).text == "Hello there"
@@ -95,8 +95,8 @@ async def test_consecutive_failures_of_several_tenants_are_an_outage(
 ) -> None:
     desk = Desk(hasty, provider)
     provider.plan(*[fault] * OUTAGE.consecutive)
-    for number in range(OUTAGE.consecutive):
-        assert not is_refused(await desk.ask(f"tenant {number % OUTAGE.sources}"))
+    tenants = [f"tenant {number % OUTAGE.sources}" for number in range(OUTAGE.consecutive)]
+    assert not any(map(is_refused, await asyncio.gather(*map(desk.ask, tenants))))
     asked = len(provider.requests)
     assert is_refused(await desk.ask("a tenant that has not asked before"))
     assert len(provider.requests) == asked

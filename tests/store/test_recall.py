@@ -1,7 +1,8 @@
 """Recall and plans of vector searches, for tenants with nearly all vectors and with a hundredth of them."""
 
+import asyncio
 import random
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from uuid import UUID
 
 import pytest
@@ -24,7 +25,7 @@ from app.features.store.search.sql import (
 from app.features.store.vectors import ItemVector, NeighbourQuery, half_vector, prepare_connection
 from app.infra.db.engine import Database
 from app.providers.embeddings.hashing import hash_text
-from tests.database import execute
+from tests.database import clone, drop, execute
 from tests.store.conftest import always_hnsw
 
 SMALL, LARGE = new_id(), new_id()
@@ -43,10 +44,9 @@ def sentence(dice: random.Random, length: int) -> str:
     )
 
 
-@pytest.fixture
-async def database(fresh_database_url: str) -> AsyncIterator[Database]:
+async def fill(url: str) -> None:
     """One tenant has a hundredth of the items, another one all others."""
-    database = Database(fresh_database_url, requests=2, engine=2)
+    database = Database(url, requests=2, engine=2)
     dice = random.Random(7)
     items = [
         PutEntry(
@@ -66,7 +66,22 @@ async def database(fresh_database_url: str) -> AsyncIterator[Database]:
     async with database.engine_connection() as connection:
         for start in range(0, ROWS, 250):
             await put_items(connection, items[start : start + 250])
-    await execute(fresh_database_url, "analyze")
+    await execute(url, "analyze")
+    await database.aclose()
+
+
+@pytest.fixture(scope="module")
+def filled_url(server_url: str) -> Iterator[str]:
+    """A database with items, which the tests only read."""
+    url = asyncio.run(clone(server_url))
+    asyncio.run(fill(url))
+    yield url
+    asyncio.run(drop(server_url, url))
+
+
+@pytest.fixture
+async def database(filled_url: str) -> AsyncIterator[Database]:
+    database = Database(filled_url, requests=2, engine=2)
     yield database
     await database.aclose()
 
