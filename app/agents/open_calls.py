@@ -5,7 +5,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.functions.step_journal import begun_in
+from app.agents.functions.step_journal import started_by
 from app.agents.tool_loop.conversation import unanswered
 from app.domain.messages import Message
 from app.domain.state import MESSAGES, State
@@ -26,6 +26,6 @@ class OpenCalls(NamedTuple):
 def open_calls(state: State) -> OpenCalls:
     """Return the unanswered calls in ``state``: of the model's last message, or of a function's unfinished work."""
     asked = unanswered(map(_decode, reversed(state.elements(MESSAGES))))
-    begun = begun_in(state)
+    begun = started_by(state)
     since = None if begun is None else UUID(int=max((begun.int >> 80) - CLOCK_SKEW_MS, 0) << 80)
     return OpenCalls([] if asked is None else [call.id for call in asked.calls], since)

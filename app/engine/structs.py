@@ -252,7 +252,7 @@ class RunRequest(msgspec.Struct, kw_only=True):
         return cls(**stored)
 
     @property
-    def brings_values(self) -> bool:
+    def has_values(self) -> bool:
         """Whether it changes the thread's values before its first node."""
         return self.input is not None or (self.command is not None and self.command.update is not None)
 

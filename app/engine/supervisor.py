@@ -256,7 +256,7 @@ class Supervisor:
             status = "lost" if live.lost else "handover"
             live.finishing = True
             if live.away:
-                self._tasks.start(self._vouch(live), name="vouch")
+                self._tasks.start(self._release_after_outage(live), name="release_after_outage")
             else:
                 await run_to_completion(self._hand_over(live, Reason.RECOVERED if live.lost else Reason.CUT))
             if not live.lost:
@@ -278,7 +278,7 @@ class Supervisor:
         on_step = functools.partial(self._quarantine.committed, live) if claimed.suspect else None
         live.execution = execution = Execution(claimed, loaded, writer, account, live.trace, on_step)
         live.context = context = AgentRunContext(claimed, loaded, execution)
-        if self.draining or (self._quarantine.making_way and not claimed.suspect):
+        if self.draining or (self._quarantine.yielding and not claimed.suspect):
             execution.drain()
         return execution, context
 
@@ -289,7 +289,7 @@ class Supervisor:
             return  # its lease expires
         self._signals.queue()
 
-    async def _vouch(self, live: OwnedRun) -> None:
+    async def _release_after_outage(self, live: OwnedRun) -> None:
         """Hand over a run whose lease was lost in a database outage, once the database is back.
 
         As the process lives, it does not count against the run (``app.engine.queue.quarantine``).
@@ -297,7 +297,7 @@ class Supervisor:
         deadline = time.monotonic() + VOUCH_SECONDS
         while not self.draining and time.monotonic() < deadline:
             try:
-                await self._claims.vouch(live.claimed)
+                await self._claims.release_after_outage(live.claimed)
             except Unavailable:
                 await asyncio.sleep(VOUCH_PAUSE)
                 continue

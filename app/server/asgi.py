@@ -138,11 +138,11 @@ def dependencies(services: AppServices) -> dict[str, Provide]:
         "quota": services.limits.quota,
     }
     for name, part in parts.items():
-        provided[name] = Provide(_giving(part, after=AFTER.get(name, "principal")), sync_to_thread=False)
+        provided[name] = Provide(_provider(part, after=AFTER.get(name, "principal")), sync_to_thread=False)
     return provided
 
 
-def _giving(part: Any, after: str) -> Callable[..., Any]:
+def _provider(part: Any, after: str) -> Callable[..., Any]:
     def give(**_: Any) -> Any:
         return part
 

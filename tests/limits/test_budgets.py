@@ -78,7 +78,7 @@ async def test_spending_is_recorded_and_the_rest_of_the_reservation_released(
         assert (round(reserved, 9), round(spent, 9), tokens) == (0.0, round(cost, 9), usage["total_tokens"])
         costs = service.services.telemetry.meters.model_cost.series
         assert {who: round(dollars, 9) for who, dollars in costs.items()} == {("openai", "tiny-chat"): round(cost, 9)}
-        assert round(service.services.limits.budgets.fullest, 6) == 0.04, "the run had reserved 0.2 of 5 dollars"
+        assert round(service.services.limits.budgets.highest_usage, 6) == 0.04, "the run had reserved 0.2 of 5 dollars"
 
 
 async def test_a_tenant_that_has_spent_its_dollars_is_429_until_tomorrow(
@@ -92,7 +92,7 @@ async def test_a_tenant_that_has_spent_its_dollars_is_429_until_tomorrow(
         assert refused.status_code == 429
         assert "has spent its 0.2 dollars per day" in refused.json()["detail"]
         assert service.services.telemetry.meters.ratelimit_rejected.series == {("cost",): 1}
-        assert service.services.limits.budgets.fullest == 1
+        assert service.services.limits.budgets.highest_usage == 1
         assert 0 < int(refused.headers["retry-after"]) <= 86_400
         assert await rejected(service, "cost") == 1
         assert (await run(service, other)).status_code == 200

@@ -156,7 +156,7 @@ async def test_every_kind_of_data_is_measured_under_its_name(fresh_database_url:
         assert stored.bytes == sum(stored.by_kind.values())
         assert 32 * KIB <= stored.by_kind["store"] < 512 * KIB
         assert 64 * KIB <= stored.by_kind["documents"] < 256 * KIB
-        assert service.services.limits.quota.fullest == pytest.approx(stored.bytes / 10**9)
+        assert service.services.limits.quota.highest_usage == pytest.approx(stored.bytes / 10**9)
 
 
 async def test_the_setting_limits_every_tenant_and_a_limit_of_its_own_replaces_it_within_a_refresh(
@@ -345,4 +345,4 @@ async def test_a_quota_without_limits_costs_one_query(database: Database) -> Non
     quota = StorageQuota(database, Limiter(LimitSettings()))
     await asyncio.wait_for(quota.refresh(), 10)
     quota.check(TENANT)
-    assert quota.fullest == 0
+    assert quota.highest_usage == 0

@@ -62,7 +62,7 @@ async def test_a_rested_thread_keeps_its_newest_state_and_continues_from_it(engi
         database, "update threads set updated_at = now() - interval '61 minutes' where thread_id = any($1)", aged
     )
     before = {name: await past(database, thread) for name, thread in threads.items()}
-    assert await RetentionSweeper(database).rested() == 1
+    assert await RetentionSweeper(database).trim_idle_threads() == 1
     assert [await past(database, threads[name]) for name in threads if name != "old"] == [
         before[name] for name in threads if name != "old"
     ]
@@ -71,7 +71,7 @@ async def test_a_rested_thread_keeps_its_newest_state_and_continues_from_it(engi
     assert newest == {**before["old"][0][-1], "parent_id": None}
     assert len(items) == 4  # the messages that the newest state has
     assert len(await fetch(database, "select from runs where thread_id = $1", threads["old"])) == 2
-    assert await RetentionSweeper(database).rested() == 0
+    assert await RetentionSweeper(database).trim_idle_threads() == 0
     values = await engine.result(await engine.begin("three", thread=threads["old"]))
     assert [message["content"] for message in values["messages"]][::2] == ["one", "two", "three"]
 

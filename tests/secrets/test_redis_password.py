@@ -57,9 +57,9 @@ class Otherwise:
 
     async def aclose(self) -> None: ...
 
-    def want(self, run_id: object) -> None: ...
+    def subscribe(self, run_id: object) -> None: ...
 
-    def unwant(self, run_id: object) -> None: ...
+    def unsubscribe(self, run_id: object) -> None: ...
 
     async def publish(self, chunks: Sequence[FrameBatch]) -> None:
         self.chunks += chunks
@@ -119,7 +119,7 @@ async def test_frames_arrive_while_the_password_is_rotated(server: RedisServer, 
     carrier = RedisFrameTransport(urls, otherwise)
     carrier.start(readers)
     run_id = uuid4()
-    carrier.want(run_id)
+    carrier.subscribe(run_id)
     chunk = FrameBatch(
         tenant_id=uuid4(), run_id=run_id, epoch=1, seq=1, frames=[], in_log=0, closed=False, finished=False
     )

@@ -42,7 +42,7 @@ async def test_the_database_is_probed_repeatedly(database: Database, monkeypatch
             seen.add(prober.database_state.observed_at)
             await asyncio.sleep(0)
     await prober.aclose()
-    assert readiness.obstacle == ""
+    assert readiness.not_ready_reason == ""
 
 
 async def test_an_outage_is_logged_once_and_so_is_its_end(database: Database) -> None:

@@ -190,7 +190,7 @@ async def test_a_gauge_that_all_workers_report_is_their_maximum() -> None:
     buffers = MetricsBuffers(2)
     gauges = [Gauge(buffer, "agent.x", "{run}", "", greatest=True) for buffer in buffers]
     for buffer, gauge, number in zip(buffers, gauges, (5, 3), strict=True):
-        buffer.occupy()
+        buffer.attach()
         gauge.set(number)
 
     class Two(Meters):
@@ -218,7 +218,7 @@ async def test_a_label_is_cut_and_what_it_holds_cannot_break_the_page() -> None:
 def test_a_full_buffer_counts_in_the_overflow_series(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(instruments, "MAX_SERIES", 10**6)
     buffer = SharedMetricsBuffer()
-    buffer.occupy()
+    buffer.attach()
     counter = Counter(buffer, "a" * 1000, "", "", ("id",))
     number = 0
     while (OVERFLOW,) not in counter.series:

@@ -157,7 +157,7 @@ def begin(agent: str, run: str, given: Any = msgspec.UNSET) -> dict[str, Any]:
     return {JOURNAL: [msgspec.Raw(encode(FunctionStart(agent=agent, run=run, input=given)))]}
 
 
-def begun_in(state: State) -> UUID | None:
+def started_by(state: State) -> UUID | None:
     """Return the run that started the unfinished work in ``state``, or None."""
     elements = state.elements(JOURNAL)
     return UUID(_begun(elements[0]).run) if elements else None

@@ -63,7 +63,7 @@ async def load_thread(database: Database, cache: StateCache, claimed: ClaimedRun
     request = loaded.request
     if claimed.crashed_mid_step or request.answers or (loaded.next and loaded.run_id != claimed.run_id):
         branches = loaded.written or request.checkpoint_id is not None
-        changes = request.brings_values and loaded.run_id != claimed.run_id
+        changes = request.has_values and loaded.run_id != claimed.run_id
         calls = None if changes else open_calls(loaded.state)
         loaded.past = await load_resume_state(database, claimed, request.answers, calls, branches=branches)
     return loaded

@@ -210,7 +210,7 @@ class RunQueue:
             done: str = await connection.execute(RESERVE_SUSPECT, seconds, LEFT_TO_OTHERS)
         return done.endswith(" 1")
 
-    async def acquit(self, claimed: ClaimedRun) -> None:
+    async def reset_attempts(self, claimed: ClaimedRun) -> None:
         """Reset the attempts of a suspect that has proven harmless."""
         async with self._database.engine_connection() as connection:
             await connection.execute(ACQUIT, claimed.tenant_id, claimed.run_id, claimed.epoch, claimed.owner)
@@ -246,7 +246,7 @@ class RunQueue:
         async with self._database.engine_connection() as connection:
             await connection.execute(HAND_OVER, *key, reason)
 
-    async def vouch(self, claimed: ClaimedRun) -> None:
+    async def release_after_outage(self, claimed: ClaimedRun) -> None:
         """Release ``claimed``, lost in a database outage: its process lives, so this does not count as an attempt.
 
         Also if another process has found the lease expired by now.

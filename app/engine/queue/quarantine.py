@@ -52,7 +52,7 @@ class Quarantine:
         self._closed_at = self._closed_until = self._open_until = self._poll_at = 0.0
         self._open_seconds = CLOSED_SECONDS
         self._began = False
-        self._making_way = False
+        self._yielding = False
         self._poll_scheduled = False
 
     @property
@@ -66,9 +66,9 @@ class Quarantine:
         return not self._unproven and time.monotonic() < self._open_until
 
     @property
-    def making_way(self) -> bool:
+    def yielding(self) -> bool:
         """Whether runs that start only now shall also be handed over at their next step."""
-        return self._making_way and self.closed
+        return self._yielding and self.closed
 
     async def aclose(self) -> None:
         """Wait for writes in progress."""
@@ -91,7 +91,7 @@ class Quarantine:
                 if not self._live or not await self._claims.has_suspects():
                     self._open()
             elif self._live and await self._claims.reserve_suspect(CLOSED_SECONDS):
-                self._make_way(now)
+                self._start_yielding(now)
         self._poll_at = now + POLL_SECONDS
         return []
 
@@ -124,7 +124,7 @@ class Quarantine:
 
     def committed(self, live: OwnedRun) -> None:
         """A suspect has committed a step, which proves it."""
-        self._tasks.start(self._acquit(live.claimed), name="acquit")
+        self._tasks.start(self._reset_attempts(live.claimed), name="reset_attempts")
         self.settled(live)
 
     def settled(self, live: OwnedRun) -> None:
@@ -147,7 +147,7 @@ class Quarantine:
             self._close(now)
         self._began = True
 
-    def _make_way(self, now: float) -> None:
+    def _start_yielding(self, now: float) -> None:
         """Take no more runs, and hand over the live ones at their next step."""
         log.info("making_way_for_suspects", runs=len(self._live), seconds=CLOSED_SECONDS)
         self._close(now)
@@ -175,13 +175,13 @@ class Quarantine:
         self._hand_over(draining=False)
 
     def _hand_over(self, *, draining: bool) -> None:
-        self._making_way = draining
+        self._yielding = draining
         for live in self._live.values():
             if live.execution is not None and not live.claimed.suspect:
                 live.execution.drain(draining=draining)
 
-    async def _acquit(self, claimed: ClaimedRun) -> None:
+    async def _reset_attempts(self, claimed: ClaimedRun) -> None:
         try:
-            await self._claims.acquit(claimed)
+            await self._claims.reset_attempts(claimed)
         except Unavailable as error:
             log.warning("acquit_failed", run_id=str(claimed.run_id), error=type(error).__name__)

@@ -220,7 +220,7 @@ class FeedRegistry:
     def open(self, tenant_id: UUID, run_id: UUID, thread_id: UUID, epoch: int) -> Feed:
         """Return the feed of a run that starts here."""
         tracked = self._tracked.setdefault(run_id, TrackedRun(tenant_id, run_id))
-        self._unwant(tracked)
+        self._unsubscribe(tracked)
         tracked.local = True
         feed = tracked.renew()
         feed.open(epoch)
@@ -243,7 +243,7 @@ class FeedRegistry:
     def left(self, tracked: TrackedRun) -> None:
         """Remove ``tracked`` if its last subscriber has left."""
         if not tracked.readers and not tracked.local:
-            self._unwant(tracked)
+            self._unsubscribe(tracked)
             if self._tracked.get(tracked.run_id) is tracked:
                 del self._tracked[tracked.run_id]
 
@@ -253,14 +253,14 @@ class FeedRegistry:
             if self._closing:
                 feed.close(finished=False)
                 return
-            self._want(tracked)
+            self._subscribe(tracked)
         await feed.changed()
 
-    def _want(self, tracked: TrackedRun) -> None:
+    def _subscribe(self, tracked: TrackedRun) -> None:
         """Request the frames of a run elsewhere, and poll it from now on."""
         if not tracked.wanted:
             tracked.wanted = True
-            self._transport.want(tracked.run_id)
+            self._transport.subscribe(tracked.run_id)
             self._signals.notify("watch", [tracked.run_id])
             self._wake.set()
 
@@ -322,10 +322,10 @@ class FeedRegistry:
         if thread_id in self._threads_elsewhere:
             self._signals.notify("news", [thread_id])
 
-    def _unwant(self, tracked: TrackedRun) -> None:
+    def _unsubscribe(self, tracked: TrackedRun) -> None:
         if tracked.wanted:
             tracked.wanted = False
-            self._transport.unwant(tracked.run_id)
+            self._transport.unsubscribe(tracked.run_id)
 
     def _on_signal(self, signal: Signal) -> None:
         if signal.follow:

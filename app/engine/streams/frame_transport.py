@@ -92,11 +92,11 @@ class FrameTransport(Protocol):
         """Stop receiving."""
         ...
 
-    def want(self, run_id: UUID) -> None:
+    def subscribe(self, run_id: UUID) -> None:
         """Subscribe to ``run_id``'s frames."""
         ...
 
-    def unwant(self, run_id: UUID) -> None:
+    def unsubscribe(self, run_id: UUID) -> None:
         """Unsubscribe from ``run_id``'s frames."""
         ...
 

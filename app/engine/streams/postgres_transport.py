@@ -37,11 +37,11 @@ class PostgresFrameTransport:
         """Stop reading."""
         await self._tasks.aclose()
 
-    def want(self, run_id: UUID) -> None:
+    def subscribe(self, run_id: UUID) -> None:
         """Do nothing: announcements reach every process."""
 
-    def unwant(self, run_id: UUID) -> None:
-        """Do nothing, as ``want``."""
+    def unsubscribe(self, run_id: UUID) -> None:
+        """Do nothing, as ``subscribe``."""
 
     async def publish(self, batches: Sequence[FrameBatch]) -> None:
         """Insert and announce ``batches``. Raises ``Unavailable``."""

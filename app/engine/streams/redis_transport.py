@@ -72,12 +72,12 @@ class RedisFrameTransport:
         await self._fallback.aclose()
         await _close(self._redis, self._listener)
 
-    def want(self, run_id: UUID) -> None:
+    def subscribe(self, run_id: UUID) -> None:
         """Subscribe to ``run_id``'s frames."""
         self._wanted.add(run_id)
         self._changed.set()
 
-    def unwant(self, run_id: UUID) -> None:
+    def unsubscribe(self, run_id: UUID) -> None:
         """Unsubscribe from ``run_id``'s frames."""
         self._wanted.discard(run_id)
         self._changed.set()

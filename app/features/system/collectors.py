@@ -55,13 +55,13 @@ class StatusCollector:
         """Set all gauges."""
         meters, state, sources = self._meters, self._prober.database_state, self._sources
         meters.uptime.set((time.time_ns() - meters.buffer.created_at) / 1e9)
-        meters.workers_ready.set(0 if self._readiness.obstacle else 1)
+        meters.workers_ready.set(0 if self._readiness.not_ready_reason else 1)
         meters.migrations_lacking.set(len(state.lacking))
         meters.migrations_ahead.set(1 if self._prober.is_ahead else 0)
         for vendor, is_open in sources.models.breakers().items():
             meters.breaker_open.set(1 if is_open else 0, vendor)
-        meters.budget_used.set(sources.budgets.fullest, COST)
-        meters.budget_used.set(sources.quota.fullest, STORAGE)
+        meters.budget_used.set(sources.budgets.highest_usage, COST)
+        meters.budget_used.set(sources.quota.highest_usage, STORAGE)
         self._sample_secrets()
         if (cache := sources.cache) is not None:
             meters.redis_connected.set(0 if cache.trouble else 1, CACHE)

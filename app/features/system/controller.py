@@ -43,9 +43,9 @@ class SystemController(Controller):
     @get("/health/ready", summary="Whether to send requests here")
     async def ready(self, system: Service) -> Response[dict[str, str]]:
         """Return 503 while starting, draining or without the database."""
-        obstacle = system.obstacle()
-        if obstacle:
-            return Response({"status": "not ready", "reason": obstacle}, status_code=503)
+        reason = system.not_ready_reason()
+        if reason:
+            return Response({"status": "not ready", "reason": reason}, status_code=503)
         return Response({"status": "ready"})
 
     @get("/health/live", summary="Whether the process lives")

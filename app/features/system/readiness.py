@@ -45,6 +45,6 @@ class Readiness:
         return self._trouble
 
     @property
-    def obstacle(self) -> str:
+    def not_ready_reason(self) -> str:
         """Return why the process is not ready; empty if it is."""
         return self.trouble if self.phase == "ready" else self.phase

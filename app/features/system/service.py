@@ -63,9 +63,9 @@ class SystemService:
         self._cache = cache
         self._supervision = supervision
 
-    def obstacle(self) -> str:
+    def not_ready_reason(self) -> str:
         """Return why this process is not ready; empty if it is."""
-        return self._supervision.trouble or self._readiness.obstacle
+        return self._supervision.trouble or self._readiness.not_ready_reason
 
     def stalled(self) -> str:
         """Return why this process must be replaced; empty while its essential tasks progress or await the database."""

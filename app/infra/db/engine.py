@@ -91,7 +91,7 @@ class DiskStatus:
 
     full = False
 
-    def notice(self, error: BaseException) -> None:
+    def record_error(self, error: BaseException) -> None:
         """Remember if ``error`` reports a full disk."""
         cause = getattr(error.orig, "__cause__", None) if isinstance(error, DBAPIError) else error
         self.full = self.full or isinstance(cause, asyncpg.DiskFullError)
@@ -103,7 +103,7 @@ def reachable(disk: DiskStatus) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        disk.notice(error)
+        disk.record_error(error)
         if (away := unavailable(error)) is not None:
             raise away from error
         raise

@@ -187,7 +187,7 @@ class GroupCommitter(Generic[Entry, Result]):
             await self._send(connection, group)
             self._sent_at = time.monotonic()
         except asyncpg.InsufficientResourcesError as error:
-            self._database.disk.notice(error)
+            self._database.disk.record_error(error)
             _fail_all(group, error)
             if connection.is_closed():  # else the server has answered, and the slot can continue
                 raise

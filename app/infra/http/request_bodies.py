@@ -54,10 +54,10 @@ def takes_messages(path: str) -> bool:
 
 def has_whole_body(scope: Any) -> bool:
     """Whether a request's body is read whole, unlike an upload's (``app.infra.http.uploads``)."""
-    return scope["method"] not in WITHOUT_BODY and not brings_file(scope)
+    return scope["method"] not in WITHOUT_BODY and not is_upload(scope)
 
 
-def brings_file(scope: Any) -> bool:
+def is_upload(scope: Any) -> bool:
     """Whether a request uploads a file."""
     return scope["method"] == "POST" and _FILES.search(scope["path"]) is not None
 
@@ -88,7 +88,7 @@ class RequestBodyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != ScopeType.HTTP or not (has_whole_body(scope) or brings_file(scope)):
+        if scope["type"] != ScopeType.HTTP or not (has_whole_body(scope) or is_upload(scope)):
             await self.app(scope, receive, send)
             return
         reader = (_BodyReceiver if has_whole_body(scope) else _UploadReceiver)(scope, receive, self)

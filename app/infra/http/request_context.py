@@ -111,7 +111,7 @@ class RequestContextMiddleware:
                 if sender.detached is not None:
                     await sender.detached.serve()
         except Exception as error:  # noqa: BLE001 - the outermost edge
-            await self._last_resort(scope, sender, error)
+            await self._send_internal_error(scope, sender, error)
         finally:
             method = scope["method"] if scope["method"] in METHODS else OTHER_METHOD
             route = scope.get("path_template") or UNMATCHED
@@ -125,7 +125,7 @@ class RequestContextMiddleware:
                 span.attributes = {"url.path": scope["path"], "agent.request_id": sender.request_id}
                 span.end(sender.status if sender.status >= "500" else "")
 
-    async def _last_resort(self, scope: Scope, sender: "_ResponseSender", error: Exception) -> None:
+    async def _send_internal_error(self, scope: Scope, sender: "_ResponseSender", error: Exception) -> None:
         """Respond to an error that the application let through; a response that has begun is cut."""
         route = scope.get("path_template", "")
         if sender.begun:

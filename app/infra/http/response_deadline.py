@@ -8,7 +8,7 @@ from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.base.errors import Unavailable
 from app.infra.http.problems import answer_error
-from app.infra.http.request_bodies import brings_file
+from app.infra.http.request_bodies import is_upload
 
 RETRY_SECONDS = 5.0
 
@@ -26,7 +26,7 @@ class ResponseDeadlineMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != ScopeType.HTTP or brings_file(scope):
+        if scope["type"] != ScopeType.HTTP or is_upload(scope):
             await self._app(scope, receive, send)
             return
         begun = returned = False

@@ -215,7 +215,7 @@ def child_environment(extra: Mapping[str, str]) -> dict[str, str]:
     return {**ours, **extra}
 
 
-def hand_on(variables: Mapping[str, str]) -> None:
+def export_variables(variables: Mapping[str, str]) -> None:
     """Export ``variables`` to the environment for a library that reads it, as those of ``.env`` are not there yet."""
     os.environ.update(variables)
 

@@ -307,7 +307,7 @@ class Meters(StatusMeters):
 
     def _open(self, buffer: SharedMetricsBuffer) -> None:
         """Take over the series of a previous worker, except those with another declaration."""
-        lost = buffer.occupy()
+        lost = buffer.attach()
         declared = {part.name: part for part in self.instruments()}
         for row in buffer.refresh():
             if row.name in declared:

@@ -52,7 +52,7 @@ class SharedMetricsBuffer:
         self._rows: list[SeriesRow] = []
         self._read = 0
 
-    def occupy(self) -> bool:
+    def attach(self) -> bool:
         """Start a worker on the existing counts; whether the previous worker had not closed the buffer."""
         lost = self.cells[_OPEN] != 0
         self.cells[_ALIVE] = self.cells[_OPEN] = 1

@@ -83,7 +83,7 @@ class Budgets:
         await self.flush()
 
     @property
-    def fullest(self) -> float:
+    def highest_usage(self) -> float:
         """The highest fraction of today's budget, spent or reserved, of the tenants that reserved in this process."""
         return max(self._shares.values(), default=0.0) if self._shares_day == self.today() else 0.0
 

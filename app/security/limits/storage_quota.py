@@ -151,7 +151,7 @@ class StorageQuota:
         self._database = database
         self._limiter = limiter
         self._full: dict[UUID, OverQuota] = {}
-        self.fullest = 0.0
+        self.highest_usage = 0.0
         """The highest used fraction of a limit, over all tenants."""
         self.sweep = StorageSweep(database, limiter)
         self._tasks = Tasks("storage_quota")
@@ -169,7 +169,7 @@ class StorageQuota:
         default = self._limiter.limit(TenantLimits(), "bytes")
         async with self._database.engine_connection() as connection:
             rows = await connection.fetch(queries.FULL, default)
-            self.fullest = await connection.fetchval(queries.FULLEST)
+            self.highest_usage = await connection.fetchval(queries.FULLEST)
         self._full = {
             row["tenant_id"]: OverQuota(row["bytes"], row["max_bytes"])
             for row in rows

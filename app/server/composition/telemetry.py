@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from app.features.system.service import version
-from app.infra.settings.environment import Settings, hand_on
+from app.infra.settings.environment import Settings, export_variables
 from app.infra.telemetry.meters import OPT_IN, Meters
 from app.infra.telemetry.process_metrics import LoopLag, ProcessCollector
 from app.infra.telemetry.prometheus_page import MetricsPage
@@ -48,7 +48,7 @@ def build_exporters(settings: Settings, meters: Meters, version: str) -> "tuple[
     telemetry = settings.telemetry
     if not telemetry.pushes_spans and not telemetry.pushes_metrics:
         return None, TraceRecorder(meters, NO_TRACER)
-    hand_on(settings.otel)
+    export_variables(settings.otel)
     from app.infra.telemetry.otlp_export import OtlpPush
 
     push = OtlpPush(telemetry, meters, version)

@@ -73,7 +73,7 @@ class RetentionSweeper:
         wanted: dict[str, tuple[bool, Callable[[], Awaitable[int]]]] = {
             "temporary": (True, lambda: self.temporary(keep_seconds)),
             "expired": (True, self.expired),
-            "rested": (True, self.rested),
+            "rested": (True, self.trim_idle_threads),
             "keys": (True, self.keys),
             "frames": (True, self.frames),
             "events": (True, self.events),
@@ -106,7 +106,7 @@ class RetentionSweeper:
         """Delete threads that were idle for longer than their TTL."""
         return await self._along_index("expired", DELETE_EXPIRED, LONG_AGO)
 
-    async def rested(self) -> int:
+    async def trim_idle_threads(self) -> int:
         """Trim the history of threads that were idle for long enough to their newest checkpoint."""
         return await self._along_index("rested", TRIM_RESTED, LONG_AGO)
 
