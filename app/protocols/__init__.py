@@ -6,7 +6,9 @@
 - ``gateway``: what every controller works with
 - ``states``: states of a run
 - ``a2a``: A2A, the protocol of agents that call agents
-- ``threads``: find a thread again by another protocol's id, what it does not know yet, and answers to its questions
+- ``threads``: find a thread again by another protocol's id, and what it does not know yet
+- ``live_runs``: find and stop the run of a thread that is in progress
+- ``questions``: what the questions of a run ask, and the answers that decide them
 - ``ag_ui``: AG-UI, and CopilotKit's runtime
 - ``ai_sdk``: Vercel's AI SDK, the UI message stream of ``useChat``
 - ``langgraph_v2``: LangGraph's protocol v2, below ``/threads/{thread_id}``

@@ -5,8 +5,8 @@ results; steps; questions; the end. It is pure, so a replay gives the parts of t
 show no chunks gives whole messages: a start, one chunk, an end.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -290,7 +290,7 @@ class PartAssembler:
 
     def _message(self, message: dict[str, Any], *, committed: bool = False) -> Iterator[Part]:
         message_id = str(message.get("id") or "")
-        kind = message.get("type")
+        kind = str(message.get("type"))
         if kind == "tool":
             if message_id not in self._said:
                 self._said.add(message_id)
@@ -304,7 +304,7 @@ class PartAssembler:
                 self._said.add(message_id)
                 yield from _whole(message_id, message)
             if committed:
-                usage = msgspec.convert(message.get("usage_metadata"), Usage | None)
+                usage = _usage_in(message)
                 if usage is not None:
                     self._usage = self._usage.plus(usage)
                 yield MessageDone(message_id, message, usage)
@@ -347,8 +347,7 @@ def _end_text(message_id: str, message: _OpenMessage) -> Iterator[Part]:
 
 def _whole(message_id: str, message: dict[str, Any]) -> Iterator[Part]:
     """Return the parts of a message that was not streamed in chunks."""
-    reasoning = (message.get("additional_kwargs") or {}).get("reasoning_content")
-    if isinstance(reasoning, str) and reasoning:
+    if reasoning := reasoning_in(message):
         yield ReasoningStart(message_id)
         yield ReasoningDelta(message_id, reasoning)
         yield ReasoningEnd(message_id, reasoning)
@@ -356,12 +355,42 @@ def _whole(message_id: str, message: dict[str, Any]) -> Iterator[Part]:
         yield TextStart(message_id)
         yield TextDelta(message_id, text)
         yield TextEnd(message_id, text)
-    for call in message.get("tool_calls") or ():
-        args = msgspec.json.encode(call.get("args") or {}).decode()
-        call_id, name = str(call.get("id") or ""), str(call.get("name") or "")
+    for call_id, name, args in calls_in(message):
         yield ToolCallStart(message_id, call_id, name)
         yield ToolCallDelta(call_id, args)
         yield ToolCallEnd(message_id, call_id, name, args)
+
+
+def _usage_in(message: Mapping[str, Any]) -> Usage | None:
+    """Return the token usage of a message; None if it has none, or a graph's code wrote what is none."""
+    try:
+        return msgspec.convert(message.get("usage_metadata"), Usage | None)
+    except msgspec.ValidationError:
+        return None
+
+
+def reasoning_in(message: Mapping[str, Any]) -> str:
+    """Return the reasoning that a message shows, as clients of LangGraph read it; empty if it has none."""
+    about = message.get("additional_kwargs")
+    reasoning = about.get("reasoning_content") if isinstance(about, dict) else None
+    return reasoning if isinstance(reasoning, str) else ""
+
+
+class SaidCall(NamedTuple):
+    """A tool call of a message; ``args`` is the JSON text of its arguments."""
+
+    call_id: str
+    name: str
+    args: str
+
+
+def calls_in(message: Mapping[str, Any]) -> Iterator[SaidCall]:
+    """Yield the tool calls of a message, as clients of LangGraph read it."""
+    calls = message.get("tool_calls")
+    for call in calls if isinstance(calls, list) else ():
+        if isinstance(call, dict):
+            args = msgspec.json.encode(call.get("args") or {}).decode()
+            yield SaidCall(str(call.get("id") or ""), str(call.get("name") or ""), args)
 
 
 def text_in(content: Any) -> str:

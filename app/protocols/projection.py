@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Callable, Hashable, Iterable, Sequen
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 from uuid import UUID
 
+from app.base.errors import Unavailable
 from app.base.tasks import Tasks
 from app.domain.events import Event
 from app.features.runs.service import RunService
@@ -163,6 +164,42 @@ class SharedProjection:
     def close(self) -> None:
         """Stop projecting."""
         self._task.cancel()
+
+
+async def whole_run(runs: RunService, principal: Principal, run_id: UUID) -> AsyncGenerator[Sequence[Event], None]:
+    """Yield all events of a run, in batches, for a response that is one. Raises ``Unavailable`` if the server stops."""
+    async with contextlib.aclosing(runs.events(principal, run_id)) as batches:
+        async for events in batches:
+            if not events:
+                raise Unavailable("The server is stopping; try again.", retry_after=1)
+            yield events
+
+
+class FrameNumbers:
+    """Numbers of the frames of one run, from 0 on.
+
+    A replay has nothing of what an owner of the run streamed and did not commit. So the numbers after it are counted
+    from the epoch of the next owner, and are the same for every reader.
+    """
+
+    __slots__ = ("_epoch", "last")
+
+    def __init__(self) -> None:
+        self.last = -1
+        self._epoch = 0
+
+    def next(self) -> int:
+        """Return the number of the next frame."""
+        self.last += 1
+        return self.last
+
+    def owner_begins(self) -> None:
+        """Count an owner of the run."""
+        self._epoch += 1
+
+    def retracted(self) -> None:
+        """Leave out the numbers of frames that a replay does not have."""
+        self.last = max(self.last, self._epoch * EPOCH_NUMBERS)
 
 
 class ProjectedRuns:

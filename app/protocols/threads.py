@@ -1,10 +1,9 @@
-"""Continue a thread: find it by another protocol's id, what it does not know yet, and answers to its questions."""
+"""Continue a thread: find it by another protocol's id, and what it does not know yet."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Protocol, TypeVar
+from collections.abc import Mapping, Sequence
+from typing import Protocol, TypeVar
 from uuid import UUID, uuid5
 
-from app.engine.execution.questions import OpenQuestion
 from app.security.access.structs import Principal
 
 CHAT_HEADERS = ("x-openwebui-chat-id", "x-chat-id")
@@ -44,14 +43,3 @@ def news_in(messages: Sequence[M]) -> list[M]:
         if messages[at].role == "assistant":
             return list(messages[at + 1 :])
     return list(messages)
-
-
-def answers_by_question(questions: Iterable[OpenQuestion], results: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the ``results`` of tool calls, by call id, as answers to the open ``questions`` of those calls.
-
-    Tools that a protocol's client offers and runs itself work like this on every wire: the request's tools go into
-    ``RunCreate.model_options``; a call to one ends the run with a question whose value has the ``type``
-    ``client_tool_call``; the next request brings results by call id, and ``RunService.open_questions`` with this
-    function makes them the ``CommandBody.resume`` of the next run. A call that no longer waits is left out.
-    """
-    return {one.id: results[one.call_id] for one in questions if one.call_id is not None and one.call_id in results}

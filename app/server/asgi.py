@@ -23,6 +23,7 @@ from app.infra.http.problems import exception_handlers
 from app.infra.http.request_bodies import RequestBodyMiddleware
 from app.infra.http.request_context import RequestContextMiddleware
 from app.infra.http.response_deadline import ResponseDeadlineMiddleware
+from app.infra.http.server_address import ServerAddress
 from app.infra.settings import ServerSettings
 from app.protocols.mcp.resource_metadata import OAuthResource
 from app.server.api_reference.page import complete
@@ -73,7 +74,9 @@ def _routed(services: AppServices, server: ServerSettings) -> Litestar:
         exception_handlers=exception_handlers,
         openapi_config=openapi_config(version(), opt=OPEN, complete=complete),
         path=server.root_path or None,
-        state=State({"oauth": _oauth_resource(services)}),
+        state=State(
+            {"oauth": _oauth_resource(services), "address": ServerAddress(server.public_url, server.root_path)}
+        ),
         request_max_body_size=None,
         logging_config=None,
     )
@@ -81,7 +84,7 @@ def _routed(services: AppServices, server: ServerSettings) -> Litestar:
 
 def _oauth_resource(services: AppServices) -> OAuthResource:
     auth, server = services.settings.auth, services.settings.server
-    return OAuthResource(auth.jwt_issuer if auth.mode == "jwt" else "", server.public_url, server.root_path)
+    return OAuthResource(auth.jwt_issuer if auth.mode == "jwt" else "", server.root_path)
 
 
 def layers(services: AppServices) -> RequestContextMiddleware:

@@ -19,7 +19,8 @@ from app.domain.events import (
     RunStarted,
     StepCommitted,
 )
-from app.protocols.ai_sdk.inbound import answers_in, message_of
+from app.engine.execution.questions import OpenQuestion
+from app.protocols.ai_sdk.inbound import message_of, responded_in
 from app.protocols.ai_sdk.projection import UIMessageProjection
 from app.protocols.ai_sdk.structs import UIMessage
 from tests.journeys.conftest import Served
@@ -103,9 +104,10 @@ def test_responses_to_approval_requests_answer_questions() -> None:
         "state": "approval-responded",
         "approval": {"id": "i1", "approved": False, "reason": "no"},
     }
-    assert answers_in([UIMessage(id="a", role="assistant", parts=[part])]) == {
-        "i1": {"decisions": [{"type": "reject", "message": "no"}]}
-    }
+    asked = OpenQuestion(id="i1", key="k", kind="approval", value={"type": "tool_approval"})
+    responded = responded_in([UIMessage(id="a", role="assistant", parts=[part])])
+    assert responded.answers([asked]) == {"i1": {"decisions": [{"type": "reject", "message": "no"}]}}
+    assert responded.answers([]) == {}
 
 
 def test_images_become_content_blocks() -> None:

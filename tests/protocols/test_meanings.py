@@ -183,7 +183,11 @@ SAMPLES: dict[Piece, tuple[list[Event], Event]] = {
 ENDINGS: dict[RunState, list[Event]] = {
     RunState.QUEUED: [],
     RunState.RUNNING: [STARTED],
-    RunState.ASKING: [STARTED, Interrupted(CHECKPOINT, raw([QUESTION])), Ended(str(RUN), "interrupted")],
+    RunState.ASKING: [
+        STARTED,
+        Interrupted(CHECKPOINT, raw([{"id": "i", "value": "Which?"}])),
+        Ended(str(RUN), "interrupted"),
+    ],
     RunState.SUCCESS: [STARTED, Ended(str(RUN), "success")],
     RunState.ERROR: [STARTED, Failed("ValueError", "No."), Ended(str(RUN), "error")],
     RunState.TIMEOUT: [STARTED, Ended(str(RUN), "timeout")],

@@ -1,20 +1,28 @@
 """Readers share what a run's events are projected onto, and none of them misses a frame."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 from typing import cast
 from uuid import UUID
 
 import msgspec
 import pytest
 
-from app.domain.events import Custom, Event
+from app.agents.port import ModelOptions
+from app.domain.events import Custom, Ended, Event, MessageDelta, Retracted, RunStarted
 from app.features.access.guard import ANONYMOUS_PRINCIPAL
 from app.features.runs.service import RunService
-from app.protocols.projection import MAX_BYTES, ProjectedFrame, ProjectedRuns
+from app.protocols.a2a.projection import TaskProjection
+from app.protocols.ai_sdk.projection import UIMessageProjection
+from app.protocols.openai.chat import ChatProjection
+from app.protocols.openai.responses.projection import ResponseProjection
+from app.protocols.openai.responses.response import ResponseHead
+from app.protocols.openai.responses.structs import StoredSettings
+from app.protocols.projection import EPOCH_NUMBERS, MAX_BYTES, ProjectedFrame, ProjectedRuns, Projection
 from app.security.access.structs import Principal
 
 RUN = UUID(int=1)
+RID = "01a206d2-02c7-7701-809a-5c1fb81f0fcb"
 LARGE = msgspec.Raw(b'"' + b"x" * (MAX_BYTES // 8) + b'"')
 
 
@@ -98,3 +106,35 @@ async def test_a_reader_that_leaves_does_not_end_the_others() -> None:
     await leaving.aclose()
     assert await staying == list(range(100))
     assert (runs.opened, runs.open) == (1, 0)
+
+
+PROJECTIONS: dict[str, Callable[[], Projection]] = {
+    "chat": lambda: ChatProjection("c", "m", 1),
+    "responses": lambda: ResponseProjection(
+        ResponseHead("resp_1", RUN, RUN, 1, StoredSettings(model="m"), ModelOptions())
+    ),
+    "ai_sdk": lambda: UIMessageProjection("m"),
+    "a2a": lambda: TaskProjection("t", "c"),
+}
+
+
+@pytest.mark.parametrize("wire", PROJECTIONS)
+def test_frames_after_a_lost_owner_have_the_same_numbers_live_and_in_a_replay(wire: str) -> None:
+    lost: list[Event] = [MessageDelta("m", "agent", 1, "ha"), MessageDelta("m", "agent", 1, "lf")]
+    custom = Custom(msgspec.Raw(b"1"))
+    rest: list[Event] = [
+        RunStarted(RID, 2),
+        Retracted(["m"], 0),
+        custom,
+        MessageDelta("n", "agent", 1, "ha"),
+        Ended(RID, "success"),
+    ]
+
+    def numbers(*events: Event) -> list[int]:
+        projection = PROJECTIONS[wire]()
+        return [frame.number for event in events for frame in projection.project(event)]
+
+    live = [number for number in numbers(RunStarted(RID, 1), *lost, *rest) if number > EPOCH_NUMBERS]
+    replay = [number for number in numbers(RunStarted(RID, 1), *rest) if number > EPOCH_NUMBERS]
+    assert len(replay) > 1
+    assert live[-len(replay) :] == replay

@@ -20,9 +20,10 @@ from app.domain.events import (
 )
 from app.engine.execution.questions import OpenQuestion
 from app.protocols.openai.responses.inbound import answer_of
-from app.protocols.openai.responses.projection import EPOCH_NUMBERS, ResponseProjection
+from app.protocols.openai.responses.projection import ResponseProjection
 from app.protocols.openai.responses.response import ResponseHead
 from app.protocols.openai.responses.structs import StoredSettings
+from app.protocols.projection import EPOCH_NUMBERS
 
 RUN = "01a206d2-02c7-7701-809a-5c1fb81f0fcb"
 HEAD = ResponseHead("resp_1", UUID(RUN), UUID(int=1), 1, StoredSettings(model="assistant"), ModelOptions())
@@ -127,7 +128,9 @@ def test_an_approval_response_answers_every_kind_of_question() -> None:
     assert answer_of(question, {"approve": True, "reason": '{"city": "Rome"}'}) == {"city": "Rome"}
     assert answer_of(question, {"approve": True, "reason": "in Rome"}) == "in Rome"
     approval = OpenQuestion(id="q", key="q", kind="approval")
-    assert answer_of(approval, {"approve": False, "reason": "no"}) == {"action": "reject", "reason": "no"}
+    assert answer_of(approval, {"approve": False, "reason": "no"}) == {
+        "decisions": [{"type": "reject", "message": "no"}]
+    }
     review = OpenQuestion(id="q", key="q", kind="review")
     assert answer_of(review, {"approve": True}) == {"action": "retry"}
     assert answer_of(review, {"approve": False, "reason": "lost"}) == {"action": "failed", "result": "lost"}

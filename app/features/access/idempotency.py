@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 from collections import defaultdict
 from typing import Any
+from uuid import UUID
 
 from litestar import Request
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -79,9 +80,7 @@ async def key_in(request: Request[Any, Any, Any]) -> IdempotencyKey | None:
     key = bare_key_in(request)
     if key is None:
         return None
-    body = await request.body()
-    fingerprint = await offload(len(body), hashlib.sha256, body)
-    return IdempotencyKey(key.route, key.key, fingerprint.digest())
+    return IdempotencyKey(key.route, key.key, await fingerprint_of(await request.body()))
 
 
 def bare_key_in(request: Request[Any, Any, Any]) -> IdempotencyKey | None:
@@ -89,10 +88,32 @@ def bare_key_in(request: Request[Any, Any, Any]) -> IdempotencyKey | None:
     given = request.headers.get("idempotency-key")
     if given is None:
         return None
+    check_key(given, "Idempotency-Key")
+    return IdempotencyKey(route_of(f"{request.method} {request.url.path}", request.scope.get("user")), given, b"")
+
+
+def check_key(given: str, name: str, *pointers: str) -> None:
+    """Check a key that a request names by its field or header ``name``. Raises ``Invalid``, with ``pointers``."""
     if not 1 <= len(given) <= MAX_KEY_LENGTH or not given.isprintable():
-        raise Invalid(f"Idempotency-Key must have 1 to {MAX_KEY_LENGTH} printable characters, a UUID for example.")
-    route = f"{request.method} {request.url.path}"
-    principal = request.scope.get("user")
-    if isinstance(principal, Principal) and principal.rules is not None:  # users must not replay each other's results
-        route += f" {principal.user_id}"
-    return IdempotencyKey(route, given, b"")
+        raise Invalid(
+            f"{name} must have 1 to {MAX_KEY_LENGTH} printable characters, a UUID for example.",
+            tuple((pointer, "is not a valid id") for pointer in pointers),
+        )
+
+
+def route_of(route: str, principal: Any) -> str:
+    """Return the route of keys of ``principal``: users must not replay each other's results."""
+    is_user = isinstance(principal, Principal) and principal.rules is not None
+    return f"{route} {principal.user_id}" if is_user else route
+
+
+async def fingerprint_of(content: bytes) -> bytes:
+    """Return the fingerprint of what a request asks for."""
+    return (await offload(len(content), hashlib.sha256, content)).digest()
+
+
+def on_thread(key: IdempotencyKey | None, thread_id: UUID | None) -> IdempotencyKey | None:
+    """Return ``key`` for the thread that a header of the request names, which the body's fingerprint does not have."""
+    if key is None or thread_id is None:
+        return key
+    return IdempotencyKey(f"{key.route} {thread_id}", key.key, key.fingerprint)

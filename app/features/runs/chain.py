@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 from uuid import UUID
 
 import msgspec
+from sqlalchemy import Row
 
 from app.base.errors import NotFound
 from app.base.offload import offload
@@ -143,11 +144,14 @@ class RunChains:
             row = await queries.final_state(session, principal.tenant_id, ended.thread_id, ended.run_id)
         if row is None or row.head is None:
             return {}
-        state = await offload(size_of(row), read, row, row.last_number)
-        found: dict[str, Any] = msgspec.json.decode(state.state.json())
-        return found
+        return await offload(size_of(row), _values_in, row)
 
     async def forget_keys(self, principal: Principal, chain: RunChain, route: str, *, but: UUID | None = None) -> None:
         """Forget the idempotency keys of ``route`` on the chain's thread, except that of the run ``but``."""
         async with self._database.writing(principal.tenant_id) as session:
             await queries.forget_keys(session, principal.tenant_id, chain.first.thread_id, route, but)
+
+
+def _values_in(row: Row[Any]) -> dict[str, Any]:
+    found: dict[str, Any] = msgspec.json.decode(read(row, row.last_number).state.json())
+    return found

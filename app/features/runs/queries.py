@@ -69,6 +69,31 @@ async def list_page(
     return await session.all(sa.select(sized).where(fits).order_by(sized.c.ordinal.desc()))
 
 
+async def current(session: Reader, tenant_id: UUID, thread_id: UUID) -> Row[Any] | None:
+    """Return a thread's run in progress or next in turn, else the newest but for scheduled ones; with its ordinal."""
+    of_thread = runs.c.tenant_id == tenant_id, runs.c.thread_id == thread_id, runs.c.reason != "scheduled"
+    live = sa.select(sa.func.min(runs.c.ordinal)).where(*of_thread, runs.c.status.in_(("pending", "running")))
+    newest = sa.select(sa.func.max(runs.c.ordinal)).where(*of_thread)
+    wanted = runs.c.ordinal == sa.func.coalesce(live.scalar_subquery(), newest.scalar_subquery())
+    where = *of_thread[:2], wanted, *_thread_in_scope(session, tenant_id, thread_id)
+    return await session.first(sa.select(*_PUBLIC, runs.c.ordinal).where(*where))
+
+
+_FIRST_OF_CHAIN = sa.text("""
+    with recursive up as (
+      select run_id, parent_id, ordinal from runs where tenant_id = :tenant and thread_id = :thread and run_id = :run
+      union all
+      select r.run_id, r.parent_id, r.ordinal from up u join runs r
+        on r.tenant_id = :tenant and r.thread_id = :thread and r.run_id = u.parent_id and r.ordinal < u.ordinal)
+    select run_id from up order by ordinal limit 1
+""")
+
+
+async def first_of_chain(session: Reader, tenant_id: UUID, thread_id: UUID, run_id: UUID) -> Any:
+    """Return the id of the run that began what ``run_id`` continues by answers; None if it is unknown."""
+    return await session.scalar(_FIRST_OF_CHAIN, {"tenant": tenant_id, "thread": thread_id, "run": run_id})
+
+
 _SUMMARY = tuple(runs.c[name] for name in stored_fields(RunSummary, runs))
 
 

@@ -23,7 +23,7 @@ from app.engine.supervisor import Supervisor
 from app.features.runs import queries
 from app.features.runs.creation import RunFactory, answer_event
 from app.features.runs.run_streams import RunStreams
-from app.features.runs.structs import EndedRun, RunSearch, RunSummary
+from app.features.runs.structs import CurrentRun, EndedRun, RunSearch, RunSummary
 from app.features.runs.thread_streams import ThreadCursor, ThreadStreams
 from app.infra.db.columns import from_row
 from app.infra.db.engine import Database
@@ -217,6 +217,29 @@ class RunService:
                 raise NotFound(f"Thread with ID {thread_id} not found")
         cut = rows and len(rows) < rows[0].matched
         return [_shown(row) for row in rows], offset + len(rows) if cut else None
+
+    async def current(self, principal: Principal, thread_id: UUID) -> CurrentRun | None:
+        """Return a thread's run in progress or next in turn, else its newest one; None before the first.
+
+        Scheduled runs do not count. Raises ``NotFound`` for an unknown thread.
+        """
+        owned = await principal.permit("threads", "search", thread_id=thread_id, limit=1, offset=0)
+        async with self._database.reading(principal.tenant_id, owned) as session:
+            row = await queries.current(session, principal.tenant_id, thread_id)
+            if row is None and not await queries.thread_exists(session, principal.tenant_id, thread_id):
+                raise NotFound(f"Thread with ID {thread_id} not found")
+        return None if row is None else CurrentRun(_shown(row), row.ordinal)
+
+    async def first_of_chain(self, principal: Principal, thread_id: UUID, run_id: UUID) -> UUID:
+        """Return the run that began what ``run_id`` continues by an answer; itself if it continues none.
+
+        Raises ``NotFound``.
+        """
+        owned = await principal.permit("threads", "read", thread_id=thread_id, run_id=run_id)
+        await self._get(principal, thread_id, run_id, owned)
+        async with self._database.reading(principal.tenant_id) as session:
+            first: UUID | None = await queries.first_of_chain(session, principal.tenant_id, thread_id, run_id)
+        return first or run_id
 
     async def search(self, principal: Principal, wanted: RunSearch) -> tuple[Sequence[RunSummary], UUID | None]:
         """Return a page of the runs of all threads, newest first, and ``before`` of the next page if there may be one.

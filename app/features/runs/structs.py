@@ -1,12 +1,13 @@
-"""Wire shapes of the search over all threads."""
+"""Wire shapes of the search over all threads, and how other features see a run."""
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 from uuid import UUID
 
 import msgspec
 
-from app.domain.lifecycle import RunStatus
+from app.domain.lifecycle import LIVE, RunStatus
+from app.engine.structs import Run
 
 Field = Literal[
     "run_id",
@@ -59,6 +60,18 @@ class RunSummary(msgspec.Struct, kw_only=True):
     ended_at: datetime | None
     error: Any
     usage: Any
+
+
+class CurrentRun(NamedTuple):
+    """The run of a thread that its clients see now, and its number in the thread."""
+
+    run: Run
+    ordinal: int
+
+    @property
+    def is_live(self) -> bool:
+        """Whether it is in progress, or waits for its turn."""
+        return self.run.status in LIVE
 
 
 class EndedRun(msgspec.Struct, frozen=True, kw_only=True):

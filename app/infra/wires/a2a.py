@@ -1,7 +1,7 @@
 """Wire shapes of A2A 1.0: https://a2a-protocol.org/latest/specification/, section 4 and a2a.proto."""
 
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 import msgspec
@@ -176,7 +176,7 @@ class ListTasksParams(Wire):
     page_size: int | None = None
     page_token: str = ""
     history_length: int | None = None
-    status_timestamp_after: datetime | None = None
+    status_timestamp_after: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
     include_artifacts: bool = False
 
 

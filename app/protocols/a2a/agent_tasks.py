@@ -3,7 +3,6 @@
 import asyncio
 import base64
 import contextlib
-import hashlib
 from collections.abc import AsyncGenerator
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -13,8 +12,8 @@ import msgspec
 
 from app.base.errors import Conflict, Gone, Invalid, NotFound
 from app.base.ids import new_id, time_of
-from app.domain.lifecycle import LIVE
 from app.engine.structs import CommandBody, RunCreate
+from app.features.access.idempotency import fingerprint_of, route_of
 from app.features.runs.chain import ChainFilter, RunChain
 from app.features.threads.structs import StateUpdate
 from app.features.webhooks.push import PushTarget
@@ -32,8 +31,10 @@ from app.protocols.a2a.card import Described
 from app.protocols.a2a.content import answer_in, blocks_of, check_part, parts_of
 from app.protocols.a2a.errors import TaskNotCancelable, TaskNotFound, UnsupportedOperation
 from app.protocols.a2a.projection import TaskProjection
-from app.protocols.a2a.tasks import METADATA, STATUSES, TERMINAL, WAITING, context_of, is_approval, state_in, task_of
+from app.protocols.a2a.tasks import METADATA, STATUSES, TERMINAL, WAITING, context_of, state_in, task_of
 from app.protocols.gateway import OBSERVABLE, ProtocolGateway
+from app.protocols.live_runs import stop_run
+from app.protocols.questions import approval, kind_of
 from app.protocols.threads import thread_id_of
 from app.security.access.structs import Principal
 from app.security.idempotency.structs import IdempotencyKey, ReplayedResponse
@@ -76,8 +77,7 @@ class AgentTasks:
         self._assistant = assistant
         self._assistant_id = assistant_id
         self._agent = agent
-        owner = "" if principal.rules is None else f" {principal.user_id}"
-        self._route = f"A2A {assistant_id}{owner}"
+        self._route = route_of(f"A2A {assistant_id}", principal)
 
     @classmethod
     async def of(cls, gateway: ProtocolGateway, principal: Principal, assistant: str) -> "AgentTasks":
@@ -164,10 +164,7 @@ class AgentTasks:
         if state in WAITING:
             await self._withdraw_questions(last.thread_id)
         else:
-            with contextlib.suppress(NotFound):  # it ended meanwhile: its state says how
-                await self.gateway.runs.cancel(
-                    self.principal, last.thread_id, last.run_id, action="interrupt", wait=True
-                )
+            await stop_run(self.gateway, self.principal, last.thread_id, last.run_id, wait=True)
         await self.gateway.chains.forget_keys(self.principal, chain, self._route)
         return await self.get(task_id)
 
@@ -208,7 +205,7 @@ class AgentTasks:
             if_not_exists="create",
             metadata=_metadata(given, inputId=input_id, contextId=message.context_id),
         )
-        accepted = await self.gateway.runs.create(self.principal, thread_id, body, self._key(message))
+        accepted = await self.gateway.runs.create(self.principal, thread_id, body, await self._key(message))
         return Accepted(accepted.run_id, accepted.thread_id, accepted.run_id)
 
     def _input(self, message: Message, blocks: Any, input_id: str) -> Any:
@@ -228,7 +225,7 @@ class AgentTasks:
             check_part(part, at)
         if not message.parts:
             raise Invalid.at("The message is empty: give it at least one part.", "/message/parts")
-        key, state = self._key(message), state_in(chain)
+        key, state = await self._key(message), state_in(chain)
         if state not in WAITING:
             known = await self.gateway.runs.find(self.principal, key)
             if known is not None and known[1] in {run.run_id for run in chain.runs}:
@@ -253,10 +250,11 @@ class AgentTasks:
             await chains.forget_keys(self.principal, chain, self._route, but=accepted.run_id)
         return Accepted(first.run_id, first.thread_id, accepted.run_id)
 
-    def _key(self, message: Message) -> IdempotencyKey:
+    async def _key(self, message: Message) -> IdempotencyKey:
         """Return the idempotency key of a message: what it says is part of it, so that an id may come again."""
-        digest = hashlib.sha256(_encode([message.message_id, message.context_id, message.task_id, message.parts]))
-        return IdempotencyKey(self._route, digest.hexdigest(), digest.digest())
+        said = _encode([message.message_id, message.context_id, message.task_id, message.parts])
+        fingerprint = await fingerprint_of(said)
+        return IdempotencyKey(self._route, fingerprint.hex(), fingerprint)
 
     async def configure(self, given: PushConfig) -> PushConfig:
         """Store the address to which changes of a task are sent. Raises ``Invalid``, ``TaskNotFound``."""
@@ -324,13 +322,13 @@ class AgentTasks:
     async def _await_answer(self, chain: RunChain) -> AsyncGenerator[bytes, None]:
         """Yield a task that waits; then, once it is answered, what the next run says."""
         yield _frame({"task": await self._shown(chain)})
-        task_id, ordinal = str(chain.first.run_id), chain.last.ordinal + 1
+        task_id, asked_by, ordinal = str(chain.first.run_id), chain.last.run_id, chain.last.ordinal + 1
         while state_in(chain) in WAITING:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(RECHECK_SECONDS):
                     ordinal = await self._next_start(chain.first.thread_id, ordinal) + 1
             chain = await self.chain(task_id)
-        if chain.last.status in LIVE or len(chain.runs) > 1:
+        if chain.last.run_id != asked_by:
             async for chunk in self._follow(chain, chain.last.run_id, first=False):
                 yield chunk
             return
@@ -404,13 +402,20 @@ def _stored(message: Message) -> Any:
 
 
 def _answer(chain: RunChain, message: Message) -> Any:
-    """Return what a message answers to the open questions."""
+    """Return what a message answers to the open questions: words decide a single one, data may answer each by its id.
+
+    Raises ``Invalid`` for words that decide no approval.
+    """
     answer = answer_in(message.parts)
     questions = chain.last.interrupts or []
-    if isinstance(answer, str) and any(is_approval(one.get("value")) for one in questions):
-        word = answer.strip().rstrip(".!").lower()
-        return "approve" if word in YES else "reject" if word in NO else answer
-    return answer
+    if not isinstance(answer, str) or len(questions) != 1 or kind_of(questions[0].get("value")) != "approval":
+        return answer
+    word = answer.strip().rstrip(".!").lower()
+    if word not in YES | NO:
+        raise Invalid.at(
+            "The task waits for an approval: answer approve or reject, or send the decisions as data.", "/message/parts"
+        )
+    return {questions[0]["id"]: approval(questions[0].get("value"), word in YES)}
 
 
 def _direct_message(chain: RunChain, values: dict[str, Any]) -> Message | None:
@@ -441,7 +446,10 @@ def _cursor(token: str) -> tuple[datetime, UUID] | None:
     if not token:
         return None
     try:
-        at, _, run_id = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
-        return datetime.fromisoformat(at), UUID(run_id)
+        text, _, run_id = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
+        at = datetime.fromisoformat(text)
+        if at.tzinfo is None:
+            raise ValueError
+        return at, UUID(run_id)
     except ValueError as error:
         raise Invalid.at("Invalid pageToken: send the nextPageToken of the page before.", "/pageToken") from error

@@ -39,17 +39,6 @@ class Described(NamedTuple):
     description: str
 
 
-class ServerAddress(NamedTuple):
-    """Where clients reach this server: at ``public_url``, or where they sent their request, below ``prefix``."""
-
-    public_url: str = ""
-    prefix: str = ""
-
-    def of(self, base: str) -> str:
-        """Return the address for a request that was sent to ``base``."""
-        return self.public_url or base.removesuffix(self.prefix) + self.prefix
-
-
 class CardSigner:
     """Signs cards by ES256. Raises ``UsageError`` if ``secret`` is no 64 hexadecimal digits."""
 
@@ -86,7 +75,7 @@ class CardSigner:
 class AgentCards:
     """The cards of the agents of this server. ``default`` is the agent of clients that name none.
 
-    ``base`` is the address that a request was sent to.
+    ``base`` is the server's address.
     """
 
     def __init__(
@@ -96,14 +85,12 @@ class AgentCards:
         version: str,
         *,
         authenticated: bool,
-        address: ServerAddress = ServerAddress(),
         key: Secret | None = None,
     ) -> None:
         self.default = default
         self._agents = agents
         self._version = version
         self._authenticated = authenticated
-        self._address = address
         self.signer = None if key is None else CardSigner(key)
 
     def describe(self, name: str) -> Described:
@@ -115,7 +102,6 @@ class AgentCards:
 
     def card(self, about: Described, base: str) -> tuple[bytes, str]:
         """Return the card as JSON, and its ETag."""
-        base = self._address.of(base)
         card = self._unsigned(about, base)
         payload = canonical(card)
         if self.signer is not None:
@@ -148,7 +134,6 @@ class AgentCards:
 
     def old_card(self, about: Described, base: str) -> dict[str, Any]:
         """Return the card in the form of protocol version 0.3."""
-        base = self._address.of(base)
         card = self._unsigned(about, base)
         del card["supportedInterfaces"]
         card["capabilities"] = {

@@ -103,9 +103,9 @@ def _parts(blocks: Iterable[Any]) -> Iterator[Part]:
 
 def _part(block: dict[str, Any]) -> Part | None:
     """Return the part of a content block, in OpenAI's or LangChain's form; None if it has nothing to show."""
-    kind = block.get("type")
+    kind = str(block.get("type"))
     if kind == "text":
-        return Part(text=str(block.get("text") or "")) if block.get("text") else None
+        return Part(text=str(block["text"])) if block.get("text") else None
     if kind in {"data", "non_standard"}:
         return Part(data=block.get("data", block.get("value")), media_type="application/json")
     if kind == "image_url":

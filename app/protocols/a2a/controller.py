@@ -23,6 +23,7 @@ from app.infra.http.event_streams import EventStream, LateAnswer, OpenResponse
 from app.infra.http.problems import ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
 from app.infra.http.request_context import PROTOCOL_LABEL
+from app.infra.http.server_address import address_of
 from app.infra.wires import a2a_v03 as v03
 from app.infra.wires.a2a import (
     ListTasksParams,
@@ -327,7 +328,7 @@ async def _call(binding: Binding, method: str, given: Any, tasks: AgentTasks, re
     elif method.endswith(("Config", "Configs")):
         result = await _push(method, params, tasks)
     else:
-        body, _ = given.card(await tasks.described(), _base(request))
+        body, _ = given.card(await tasks.described(), address_of(request))
         result = msgspec.Raw(body)
     return response(binding, binding.result(result))
 
@@ -377,18 +378,14 @@ def _stream(binding: Binding, tasks: AgentTasks, chunks: Any) -> EventStream:
     return EventStream(tasks.gateway.streams, binding.events(chunks), holder=tasks.principal.holder)
 
 
-def _base(request: AnyRequest) -> str:
-    """Return the address of this server, as the request was sent to it."""
-    return str(request.base_url).rstrip("/")
-
-
 def _card(cards: AgentCards, assistant: str, request: AnyRequest) -> Response[bytes]:
     about = cards.describe(assistant)
     headers = {"Cache-Control": f"public, max-age={MAX_AGE}", "Vary": "A2A-Version"}
     if version_of(request) == OLD_VERSION:
-        old = msgspec.json.encode(cards.old_card(about, _base(request)))
+        old = msgspec.json.encode(cards.old_card(about, address_of(request)))
         return Response(old, media_type="application/json", headers=headers)
-    body, headers["ETag"] = cards.card(about, _base(request))
-    if headers["ETag"] in request.headers.get("if-none-match", ""):
+    body, headers["ETag"] = cards.card(about, address_of(request))
+    known = request.headers.get("if-none-match", "")
+    if headers["ETag"] in known or known == "*":
         return Response(b"", status_code=304, headers=headers)
     return Response(body, media_type="application/json", headers=headers)

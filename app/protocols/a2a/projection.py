@@ -27,7 +27,7 @@ from app.protocols import parts
 from app.protocols.a2a.content import parts_of
 from app.protocols.a2a.tasks import STATES, asking_state, failure_message, question_message
 from app.protocols.parts import PartAssembler
-from app.protocols.projection import ProjectedFrame
+from app.protocols.projection import FrameNumbers, ProjectedFrame
 from app.protocols.states import RunState
 
 _encode = msgspec.json.Encoder().encode
@@ -46,7 +46,8 @@ class TaskProjection:
             _encode(context_id),
         )
         self._assembler = PartAssembler()
-        self._number = -1
+        self._numbers = FrameNumbers()
+        self._customs = 0
         self._run_id = ""
         self._at = ""
         self._said: set[str] = set()
@@ -65,8 +66,7 @@ class TaskProjection:
                 yield self._frame(self._text(part.message_id, part.text))
 
     def _frame(self, data: bytes) -> ProjectedFrame:
-        self._number += 1
-        return ProjectedFrame(self._number, b"data: %b\n\n" % data)
+        return ProjectedFrame(self._numbers.next(), b"data: %b\n\n" % data)
 
     def _text(self, message_id: str, text: str) -> bytes:
         append = b',"append":true' if message_id in self._said else b""
@@ -76,6 +76,7 @@ class TaskProjection:
     def _updates(self, part: parts.Part) -> Iterator[dict[str, Any]]:
         match part:
             case parts.RunBegins():
+                self._numbers.owner_begins()
                 self._run_id = part.run_id
                 self._passed(part.run_id)
                 yield self._status("TASK_STATE_WORKING")
@@ -86,9 +87,11 @@ class TaskProjection:
             case parts.MessagesRetracted():
                 for message_id in [one for one in part.message_ids if one in self._said]:
                     yield self._artifact(message_id, [Part(text="")], last_chunk=True)
+                self._numbers.retracted()
             case parts.CustomValue():
                 data = Part(data=part.data, media_type="application/json")
-                message_id = f"{self._run_id}-{self._number + 1}"
+                self._customs += 1
+                message_id = f"{self._run_id}-{self._customs}"
                 yield self._status(
                     "TASK_STATE_WORKING", Message(message_id=message_id, role="ROLE_AGENT", parts=[data])
                 )

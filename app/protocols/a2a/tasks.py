@@ -8,10 +8,29 @@ import msgspec
 from app.features.runs.chain import ChainedRun, RunChain
 from app.infra.wires.a2a import Artifact, Message, Part, Task, TaskState, TaskStatus, timestamp
 from app.protocols.a2a.content import parts_of
+from app.protocols.questions import kind_of, words_of
 from app.protocols.states import RunState, state_of
 
 METADATA = "a2a"
-"""Member of a run's metadata with what the protocol knows of its message: ``messageId``, ``extensions``, and more."""
+"""Member of a run's metadata with what the protocol knows of its message (``SentMessage``), and more."""
+
+
+class SentMessage(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The message that began or answered a run: ids, and its parts if they are not what the run's request has."""
+
+    message_id: str = ""
+    context_id: str = ""
+    input_id: str = ""
+    parts: list[Part] = []
+
+    @classmethod
+    def of(cls, run: ChainedRun) -> "SentMessage":
+        """Return the message of a run; an empty one if other clients wrote what is none."""
+        try:
+            return msgspec.convert(run.metadata.get(METADATA) or {}, cls)
+        except msgspec.ValidationError:
+            return cls()
+
 
 STATES: Mapping[RunState, TaskState] = {
     RunState.QUEUED: "TASK_STATE_SUBMITTED",
@@ -42,13 +61,7 @@ STATUSES: Mapping[TaskState, tuple[str, bool | None]] = {
 
 def context_of(chain: RunChain) -> str:
     """Return the context of a chain: as its client named it, else its thread."""
-    about = chain.first.metadata.get(METADATA) or {}
-    return str(about.get("contextId") or chain.first.thread_id)
-
-
-def is_approval(question: Any) -> bool:
-    """Return whether a question asks to authorize a tool call."""
-    return isinstance(question, dict) and ("action_requests" in question or question.get("type") == "tool_review")
+    return SentMessage.of(chain.first).context_id or str(chain.first.thread_id)
 
 
 def state_in(chain: RunChain) -> TaskState:
@@ -60,13 +73,13 @@ def state_in(chain: RunChain) -> TaskState:
 
 def asking_state(questions: Sequence[Mapping[str, Any]]) -> TaskState:
     """Return the state of a task that waits for the answers to ``questions``."""
-    approvals = any(is_approval(question.get("value")) for question in questions)
+    approvals = any(kind_of(question.get("value")) != "question" for question in questions)
     return "TASK_STATE_AUTH_REQUIRED" if approvals else "TASK_STATE_INPUT_REQUIRED"
 
 
 def question_message(run_id: str, context_id: str, task_id: str, questions: Sequence[Mapping[str, Any]]) -> Message:
     """Return what a task that waits asks: in words, and as data by which each question is answered."""
-    texts = [words for question in questions if (words := _words(question.get("value")))]
+    texts = [words for question in questions if (words := words_of(question.get("value")))]
     data = [
         {"questionId": question["id"], "question": question.get("value")}
         | ({"responseSchema": schema} if (schema := question.get("response_schema")) else {})
@@ -80,17 +93,6 @@ def question_message(run_id: str, context_id: str, task_id: str, questions: Sequ
         context_id=context_id,
         task_id=task_id,
     )
-
-
-def _words(value: Any) -> str:
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, dict):
-        return ""
-    requests = value.get("action_requests")
-    first = requests[0] if isinstance(requests, list) and requests else value
-    named = ("description", "question", "message", "text")
-    return next((one for name in named if isinstance(one := first.get(name), str)), "") if first else ""
 
 
 def failure_message(run_id: str, context_id: str, task_id: str, words: str) -> Message:
@@ -147,17 +149,15 @@ def _sent(run: ChainedRun, context_id: str, task_id: str) -> Iterator[Message]:
     request = run.requested
     if request is None:
         return
-    about = run.metadata.get(METADATA) or {}
+    sent = SentMessage.of(run)
     parts: list[Part] = []
     if request.command is not None and request.command.resume is not msgspec.UNSET:
-        given = about.get("parts")
-        answer = request.command.resume
-        parts = msgspec.convert(given, list[Part]) if given else [_answer_part(answer)]
+        parts = sent.parts or [_answer_part(request.command.resume)]
     else:
         for message in _humans(request.input):
             parts += parts_of(message.get("content"))
     if parts:
-        message_id = str(about.get("messageId") or run.run_id)
+        message_id = sent.message_id or str(run.run_id)
         yield Message(message_id=message_id, role="ROLE_USER", parts=parts, context_id=context_id, task_id=task_id)
 
 
@@ -171,7 +171,7 @@ def _humans(given: Any) -> list[dict[str, Any]]:
     if isinstance(messages, str):
         return [{"content": messages}]
     found = messages if isinstance(messages, list) else [messages]
-    return [one for one in found if isinstance(one, dict) and one.get("type", one.get("role")) in {"human", "user"}]
+    return [one for one in found if isinstance(one, dict) and one.get("type", one.get("role")) in ("human", "user")]
 
 
 def artifacts_in(chain: RunChain, values: dict[str, Any]) -> list[Artifact]:
@@ -188,8 +188,7 @@ def artifacts_in(chain: RunChain, values: dict[str, Any]) -> list[Artifact]:
 
 def _first_own(chain: RunChain, messages: list[Any]) -> int:
     """Return the index of the first message after the one that began the task."""
-    about = chain.first.metadata.get(METADATA) or {}
-    ids = {about.get("inputId")}
+    input_id = SentMessage.of(chain.first).input_id
     humans = [at for at, one in enumerate(messages) if isinstance(one, dict) and one.get("type") == "human"]
-    own = next((at for at in humans if messages[at].get("id") in ids), humans[-1] if humans else -1)
+    own = next((at for at in humans if messages[at].get("id") == input_id), humans[-1] if humans else -1)
     return own + 1

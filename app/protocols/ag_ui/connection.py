@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from app.base.errors import Gone, Invalid, NotFound
-from app.domain.lifecycle import LIVE, RunStatus
+from app.domain.lifecycle import RunStatus
 from app.domain.state import MESSAGES
 from app.engine.structs import Run
 from app.features.threads.structs import Thread
@@ -17,7 +17,6 @@ from app.protocols.ag_ui.projection import (
     EVENT_ID,
     RunOnWire,
     frame,
-    is_client_call,
     outcome_of,
     run_error,
     run_finished,
@@ -26,6 +25,7 @@ from app.protocols.ag_ui.projection import (
 from app.protocols.ag_ui.starting import Started, follow, on_wire
 from app.protocols.ag_ui.structs import RunAgentInput
 from app.protocols.gateway import ProtocolGateway
+from app.protocols.questions import client_call_id
 from app.protocols.threads import thread_id_of
 from app.security.access.structs import Principal
 
@@ -62,10 +62,13 @@ async def connect(gateway: ProtocolGateway, principal: Principal, data: RunAgent
     except (Gone, NotFound):
         pass  # its log is gone, it was deleted, or the thread had no run yet: the thread has its values
     try:
-        ordinal = await gateway.runs.position(principal, thread_id)
-        return found._replace(history=await _history(gateway, principal, found, data), ordinal=ordinal)
+        current = await gateway.runs.current(principal, thread_id)
+        if current is not None and current.is_live:  # it begins with the history
+            return found._replace(ordinal=current.ordinal)
+        history = await _history(gateway, principal, found, data, None if current is None else current.run)
     except NotFound:
         return found
+    return found._replace(history=history, ordinal=0 if current is None else current.ordinal + 1)
 
 
 async def _after(gateway: ProtocolGateway, principal: Principal, found: Connection, event_id: str) -> Connection:
@@ -79,18 +82,15 @@ async def _after(gateway: ProtocolGateway, principal: Principal, found: Connecti
 
 
 async def _history(
-    gateway: ProtocolGateway, principal: Principal, found: Connection, data: RunAgentInput
+    gateway: ProtocolGateway, principal: Principal, found: Connection, data: RunAgentInput, last: Run | None
 ) -> tuple[bytes, ...]:
-    """Return the last run as the thread's values show it; nothing if a run is in progress, which begins with them."""
-    runs, _ = await gateway.runs.list(principal, found.thread_id, status=None, limit=1, offset=0)
-    if runs and runs[0].status in LIVE:
-        return ()
+    """Return the ``last`` run, which has ended, as the thread's values show it."""
     thread = await gateway.threads.get(principal, found.thread_id)
-    if runs:
-        run = on_wire(runs[0], found.thread, legacy=found.legacy)
+    if last is not None:
+        run = on_wire(last, found.thread, legacy=found.legacy)
     else:
         run = RunOnWire(found.thread_id, found.thread, data.run_id, legacy=found.legacy)
-    events = [run_started(run), *_snapshots(thread), _end(run, runs[0] if runs else None, thread)]
+    events = [run_started(run), *_snapshots(thread), _end(run, last, thread)]
     first = LAST_NUMBER - len(events) + 1
     return tuple(frame(run.run_id, first + at, event) for at, event in enumerate(events))
 
@@ -111,8 +111,8 @@ def _end(run: RunOnWire, last: Run | None, thread: Thread) -> Event:
         return run_error(str(error.get("message") or "The run failed."), str(error.get("error") or last.status))
     waiting = thread.interrupts if isinstance(thread.interrupts, dict) else {}
     if questions := [question for asked in waiting.values() for question in asked]:
-        calls = [question["value"]["call_id"] for question in questions if is_client_call(question)]
-        return run_finished(run, outcome_of(questions, calls, run))
+        called = [client_call_id(question.get("value")) for question in questions]
+        return run_finished(run, outcome_of(questions, [one for one in called if one], run))
     cancelled = last is not None and last.status == RunStatus.INTERRUPTED
     return run_finished(run, {"type": "cancelled" if cancelled else "success"})
 

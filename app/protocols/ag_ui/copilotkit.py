@@ -26,6 +26,7 @@ from app.protocols.ag_ui.projection import run_error
 from app.protocols.ag_ui.starting import RUN_ID
 from app.protocols.ag_ui.structs import RunAgentInput
 from app.protocols.gateway import Gateway, ProtocolGateway
+from app.protocols.live_runs import live_run, stop_run
 from app.protocols.threads import thread_id_of
 from app.security.access.structs import Principal
 
@@ -181,18 +182,11 @@ async def _stop(
 ) -> dict[str, Any]:
     await _check_agent(gateway, principal, agent)
     thread_id = thread_id_of(principal, thread)
-    try:
-        runs, _ = await gateway.runs.list(principal, thread_id, status="running", limit=1, offset=0)
-        live = runs or (await gateway.runs.list(principal, thread_id, status="pending", limit=1, offset=0))[0]
-    except NotFound:
-        live = []
-    if not live:
-        return {"stopped": False, "message": f"No active run for thread '{thread}'."}
-    run = live[0]
-    name = run.metadata.get(RUN_ID, str(run.run_id))
-    if which.run_id is not None and which.run_id != name:
+    run = await live_run(gateway, principal, thread_id)
+    if run is not None and which.run_id not in {None, run.metadata.get(RUN_ID, str(run.run_id))}:
         return {"stopped": False, "message": f"Run '{which.run_id}' is not the active run for thread '{thread}'."}
-    await gateway.runs.cancel(principal, thread_id, run.run_id, action="interrupt", wait=False)
+    if run is None or not await stop_run(gateway, principal, thread_id, run.run_id):
+        return {"stopped": False, "message": f"No active run for thread '{thread}'."}
     return {"stopped": True, "interrupt": run_error("Run stopped by user", "STOPPED")}
 
 

@@ -4,7 +4,7 @@ Clients send their whole conversation each time, but the thread is the truth: a 
 after them, and only a changed text goes back to before it.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import msgspec
@@ -12,15 +12,11 @@ import msgspec
 from app.features.threads.structs import ThreadState
 from app.protocols.ag_ui.errors import RunRefused
 from app.protocols.ag_ui.messages import TYPES, read, read_content
-from app.protocols.ag_ui.projection import is_client_call
 from app.protocols.ag_ui.structs import AGUIMessage, ResumeEntry, RunAgentInput
 from app.protocols.parts import text_in
+from app.protocols.questions import approval, calls_of, client_call_id, edit, kind_of
 
-ABANDONED = {
-    "tool_approval": {"decisions": [{"type": "reject", "message": "The approval was cancelled."}]},
-    "tool_review": {"action": "abort"},
-}
-"""Answer to an interrupt that is given up, by the type of its question; any other one is answered by null."""
+CANCELLED_APPROVAL = "The approval was cancelled."
 
 
 class Turn(NamedTuple):
@@ -59,14 +55,13 @@ def turn_of(data: RunAgentInput, thread: Thread) -> Turn:
     if thread.messages:  # the thread has its own answers: others were never committed
         news = [(at, message) for at, message in news if message.role not in {"assistant", "tool"}]
     if thread.questions:
-        calls = [question for question in thread.questions if is_client_call(question)]
-        asked = [question for question in thread.questions if not is_client_call(question)]
+        calls = {call_id: one for one in thread.questions if (call_id := client_call_id(one.get("value")))}
+        asked = [one for one in thread.questions if client_call_id(one.get("value")) is None]
         answers = _answers(data.resume or [], asked, brings_news=bool(news)) | _results(data.messages, calls)
         if not news:
             return Turn(answers=answers)
-        called = {call["value"]["call_id"] for call in calls}  # results, and what the user says after them
-        results = [(at, message) for at, message in spoken if message.tool_call_id in called]
-        return Turn([read(message, at) for at, message in (*results, *news)])
+        results = [(at, message) for at, message in spoken if message.tool_call_id in calls]
+        return Turn([read(message, at) for at, message in (*results, *news)])  # what the user says after them
     if data.resume and not news:
         raise RunRefused("interrupt_closed", "These interrupts are not open: they were answered before.")
     at = next((at for at, (_, message) in enumerate(spoken) if _is_edited(message, stored)), None)
@@ -94,16 +89,19 @@ def _is_edited(message: AGUIMessage, stored: dict[str, dict[str, Any]]) -> bool:
     return text_in(read_content(message.content)) != text_in(known.get("content"))
 
 
-def _results(messages: Sequence[AGUIMessage], calls: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Return the results of ``calls`` by the question's id. Raises ``RunRefused`` if one is missing."""
+def _results(messages: Sequence[AGUIMessage], calls: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return the results of ``calls``, questions by call id, by the question's id.
+
+    Raises ``RunRefused`` if one is missing.
+    """
     results = {message.tool_call_id: message for message in messages if message.role == "tool"}
-    missing = [call["value"]["call_id"] for call in calls if call["value"]["call_id"] not in results]
+    missing = [call_id for call_id in calls if call_id not in results]
     if missing:
         raise RunRefused(
             "tool_call_open",
             f"Tools of the application were called: send a message with the role tool for {', '.join(missing)}.",
         )
-    return {str(call["id"]): _result(results[call["value"]["call_id"]]) for call in calls}
+    return {str(question["id"]): _result(results[call_id]) for call_id, question in calls.items()}
 
 
 def _result(message: AGUIMessage) -> dict[str, Any]:
@@ -127,18 +125,17 @@ def _answers(given: Sequence[ResumeEntry], questions: Sequence[dict[str, Any]], 
 
 
 def _answer(entry: ResumeEntry, value: Any) -> Any:
-    kind = value.get("type") if isinstance(value, dict) else None
+    """Return the answer to a question; one that is given up is rejected, aborted, or answered by null."""
+    kind, payload = kind_of(value), entry.payload
     if entry.status == "cancelled":
-        return ABANDONED.get(str(kind))
-    payload = entry.payload
-    if kind != "tool_approval" or not isinstance(payload, dict) or not isinstance(payload.get("approved"), bool):
+        rejected = approval(value, False, CANCELLED_APPROVAL)
+        return {"approval": rejected, "review": {"action": "abort"}}.get(kind)
+    if kind != "approval" or not isinstance(payload, dict) or not isinstance(payload.get("approved"), bool):
         return payload
-    if not payload["approved"]:
-        reason = payload.get("reason")
-        return {"decisions": [{"type": "reject", **({"message": reason} if isinstance(reason, str) else {})}]}
-    if (args := payload.get("editedArgs")) is not None:
-        return {"decisions": [{"type": "edit", "edited_action": {"name": value.get("tool"), "args": args}}]}
-    return {"decisions": [{"type": "approve"}]}
+    edited = payload.get("editedArgs")
+    if payload["approved"] and edited is not None and len(calls_of(value)) == 1:
+        return edit(value, edited)
+    return approval(value, payload["approved"], payload.get("reason"))
 
 
 def changed_values(state: Any, known: dict[str, Any], accepted: Collection[str]) -> dict[str, Any]:

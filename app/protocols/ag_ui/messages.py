@@ -8,7 +8,7 @@ import msgspec
 
 from app.base.errors import Invalid
 from app.protocols.ag_ui.structs import AGUIMessage, ToolCall
-from app.protocols.parts import text_in
+from app.protocols.parts import SaidCall, calls_in, reasoning_in, text_in
 
 ROLES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant", "system": "system", "tool": "tool"}
 """Role by type of a thread's message."""
@@ -36,12 +36,11 @@ def _shown(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
     content = message.get("content")
     found: dict[str, Any] = {"id": message_id, "role": role}
     if role == "assistant":
-        reasoning = (message.get("additional_kwargs") or {}).get("reasoning_content")
-        if isinstance(reasoning, str) and reasoning:
+        if reasoning := reasoning_in(message):
             yield {"id": reasoning_id(message_id), "role": "reasoning", "content": reasoning}
         if text := text_in(content):
             found["content"] = text
-        if calls := [_shown_call(call) for call in message.get("tool_calls") or ()]:
+        if calls := [_shown_call(call) for call in calls_in(message)]:
             found["toolCalls"] = calls
     elif role == "system":
         found["content"] = text_in(content)
@@ -56,10 +55,8 @@ def _shown(message: dict[str, Any]) -> Iterator[dict[str, Any]]:
     yield found
 
 
-def _shown_call(call: dict[str, Any]) -> dict[str, Any]:
-    arguments = msgspec.json.encode(call.get("args") or {}).decode()
-    function = {"name": str(call.get("name") or ""), "arguments": arguments}
-    return {"id": str(call.get("id") or ""), "type": "function", "function": function}
+def _shown_call(call: SaidCall) -> dict[str, Any]:
+    return {"id": call.call_id, "type": "function", "function": {"name": call.name, "arguments": call.args}}
 
 
 def shown_content(content: Any) -> str | list[dict[str, Any]]:

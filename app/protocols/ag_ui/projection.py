@@ -12,7 +12,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.tool_loop.client_tools import CLIENT_TOOL_CALL
+from app.base.offload import offload
 from app.domain.events import Event, Interrupted, MessageDelta, Retracted, RunStarted, StepCommitted
 from app.domain.messages import Usage
 from app.domain.state import MESSAGES
@@ -21,7 +21,8 @@ from app.protocols.ag_ui.json_patch import diff
 from app.protocols.ag_ui.messages import reasoning_id, shown, shown_content
 from app.protocols.ag_ui.structs import PROTOCOL_VERSION
 from app.protocols.parts import Part, PartAssembler
-from app.protocols.projection import EPOCH_NUMBERS, ProjectedFrame
+from app.protocols.projection import FrameNumbers, ProjectedFrame
+from app.protocols.questions import calls_of, client_call_id, kind_of, words_of
 from app.protocols.states import RunState
 
 ERROR_CODES = {RunState.ERROR: "failed", RunState.TIMEOUT: "timeout"}
@@ -35,6 +36,9 @@ STOPPING = (
     b'"message":"The server is stopping; the run goes on. Send the request again to follow it."}\n\n'
 )
 """Ends a stream of a server that stops: without it, clients would take the run for complete."""
+
+REASONS = {"approval": "tool_call", "review": "confirmation", "question": "input_required"}
+"""``reason`` of an interrupt by the kind of its question; an approval that names no call is a confirmation."""
 
 APPROVAL_ANSWER = {
     "type": "object",
@@ -86,11 +90,11 @@ class RunOnWire(NamedTuple):
 
 
 class _Restated(NamedTuple):
-    """Values to bring clients to: by snapshots, or by what has changed; ``messages``: with a snapshot of those."""
+    """Values to bring clients to: by snapshots, or by what has changed; ``messages``: for a snapshot of those."""
 
     values: dict[str, Any]
+    messages: Sequence[Any] | None
     snapshot: bool
-    messages: bool
     given: Sequence[dict[str, Any]] = ()
 
 
@@ -105,8 +109,7 @@ class AGUIProjection:
         self._stored = stored
         self._head = b"id: %b:" % str(run.run_id).encode()
         self._assembler = PartAssembler()
-        self._number = -1
-        self._epoch = 0
+        self._numbers = FrameNumbers()
         self._begun = False
         self._steps: dict[str, None] = {}
         self._texts: dict[str, str] = {}
@@ -143,7 +146,8 @@ class AGUIProjection:
             values, given = await self._stored.at(self._checkpoint), ()
             if values is None:
                 return
-        self._restated = _Restated(msgspec.json.decode(values or b"{}"), snapshot, messages, given)
+        values = values or b"{}"
+        self._restated = _Restated(*await offload(len(values), _split, values, messages), snapshot, given)
 
     def project(self, event: Event) -> Iterator[ProjectedFrame]:
         """Return the frames of ``event``."""
@@ -173,8 +177,8 @@ class AGUIProjection:
         return self._bytes(_encode(event))
 
     def _bytes(self, event: bytes) -> ProjectedFrame:
-        self._number += 1
-        return ProjectedFrame(self._number, self._head + b"%d\ndata: %b\n\n" % (self._number, event))
+        number = self._numbers.next()
+        return ProjectedFrame(number, self._head + b"%d\ndata: %b\n\n" % (number, event))
 
     def _step_begins(self, node: str) -> dict[str, Any]:
         self._steps[node] = None
@@ -188,7 +192,6 @@ class AGUIProjection:
     def _restate(self, to: _Restated) -> Iterator[dict[str, Any]]:
         """Return the events that bring a client to what was loaded."""
         values = to.values
-        stored = values.pop(MESSAGES, None)
         snapshot = {"type": "STATE_SNAPSHOT", "snapshot": values}
         if to.snapshot:
             yield snapshot
@@ -196,8 +199,8 @@ class AGUIProjection:
             delta = {"type": "STATE_DELTA", "delta": operations}
             yield delta if len(_encode(delta)) < len(_encode(snapshot)) else snapshot
         self._state = values
-        if to.messages:
-            messages = shown(stored if isinstance(stored, list) else ())
+        if to.messages is not None:
+            messages = shown(to.messages)
             known = {message["id"] for message in messages}
             if to.given and self._run.behind:  # clients put what they lack behind what they have: take that away first
                 yield {"type": "MESSAGES_SNAPSHOT", "messages": messages}
@@ -207,7 +210,7 @@ class AGUIProjection:
     def _events(self, part: Part) -> Iterator[dict[str, Any]]:
         match part:
             case parts.RunBegins():
-                self._epoch += 1
+                self._numbers.owner_begins()
                 yield from self._begin()
             case parts.MessagesRetracted():
                 yield from self._retracted(part)
@@ -231,7 +234,7 @@ class AGUIProjection:
 
     def _retracted(self, part: parts.MessagesRetracted) -> Iterator[dict[str, Any]]:
         yield from self._steps_end()
-        self._number = max(self._number, self._epoch * EPOCH_NUMBERS)
+        self._numbers.retracted()
         self._calls = {call: message for call, message in self._calls.items() if message not in part.message_ids}
 
     def _content(self, part: Part) -> Iterator[dict[str, Any]]:
@@ -305,6 +308,15 @@ class AGUIProjection:
         yield ending
 
 
+def _split(values: bytes, messages: bool) -> tuple[dict[str, Any], Sequence[Any] | None]:
+    """Return the values of a thread without its messages, and those if they are wanted: they may be long."""
+    members = msgspec.json.decode(values, type=dict[str, msgspec.Raw])
+    stored = members.pop(MESSAGES, msgspec.Raw(b"[]"))
+    found = msgspec.json.decode(stored) if messages else None
+    others = {name: msgspec.json.decode(value) for name, value in members.items()}
+    return others, found if found is None or isinstance(found, list) else ()
+
+
 def _changes_state(event: StepCommitted) -> bool:
     """Whether a step may have changed more than messages; its output is not known if it was too large for the log."""
     outputs = event.outputs()
@@ -353,47 +365,28 @@ def outcome_of(questions: Sequence[dict[str, Any]], pending: Sequence[str], run:
 
     Such a call is no interrupt: its result is a message of the next request.
     """
-    interrupts = [_interrupt(question) for question in questions if not is_client_call(question)]
+    interrupts = [_interrupt(question) for question in questions if client_call_id(question.get("value")) is None]
     if interrupts:
         return {"type": "interrupt", "interrupts": interrupts}
     return {"type": "success", **({"pendingToolCallIds": list(pending)} if pending and not run.legacy else {})}
 
 
-def is_client_call(question: dict[str, Any]) -> bool:
-    """Whether a question is a call of one of the application's tools, which waits for its result."""
-    value = question.get("value")
-    return isinstance(value, dict) and value.get("type") == CLIENT_TOOL_CALL
-
-
 def _interrupt(question: dict[str, Any]) -> dict[str, Any]:
     value = question.get("value")
-    members = value if isinstance(value, dict) else {}
-    kind = members.get("type")
-    reason = {"tool_approval": "tool_call", "tool_review": "confirmation"}.get(str(kind), "input_required")
+    kind = kind_of(value)
+    call_id = next((call.call_id for call in calls_of(value)), "")
+    reason = REASONS["review"] if kind == "approval" and not call_id else REASONS[kind]
     found: dict[str, Any] = {"id": question["id"], "reason": reason, "metadata": {"value": value}}
-    if message := _prompt(value):
+    if message := words_of(value):
         found["message"] = message
-    if members.get("call_id"):
-        found["toolCallId"] = members["call_id"]
+    if call_id:
+        found["toolCallId"] = call_id
     schema = question.get("response_schema")
-    if not isinstance(schema, dict) and reason == "tool_call":
+    if not isinstance(schema, dict) and kind == "approval":
         schema = APPROVAL_ANSWER
     if isinstance(schema, dict):
         found["responseSchema"] = schema
     return found
-
-
-def _prompt(value: Any) -> str | None:
-    """Return the sentence of a question for the person who answers."""
-    if isinstance(value, str):
-        return value
-    if not isinstance(value, dict):
-        return None
-    requests = value.get("action_requests")
-    if isinstance(requests, list) and requests and isinstance(requests[0], dict):
-        value = requests[0]
-    texts = [value.get(name) for name in ("description", "question", "message", "problem")]
-    return next((text for text in texts if isinstance(text, str) and text), None)
 
 
 def usage_of(usage: Usage) -> dict[str, Any]:

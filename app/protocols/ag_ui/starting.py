@@ -1,7 +1,6 @@
 """Start the run that a request asks for, once for each ``runId``, and name it as its client does."""
 
 import asyncio
-import hashlib
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
@@ -11,9 +10,8 @@ import msgspec
 
 from app.agents.port import Agent
 from app.base.errors import Invalid, NotFound, Unavailable
-from app.base.offload import offload
 from app.engine.structs import CommandBody, Run, RunCreate
-from app.features.access.idempotency import MAX_KEY_LENGTH
+from app.features.access.idempotency import check_key, fingerprint_of, route_of
 from app.features.runs.service import RunService
 from app.features.threads.structs import HistoryQuery
 from app.infra.http.query_params import AnyRequest
@@ -81,11 +79,17 @@ class _StoredValues(NamedTuple):
                 await asyncio.sleep(RETRY_DELAY)
 
 
+class _Request(msgspec.Struct):
+    """What a run was asked for, without the rest of its request."""
+
+    input: Any = None
+
+
 def on_wire(run: Run, thread: str, *, legacy: bool) -> RunOnWire:
     """Return ``run`` as clients of AG-UI name it, which call its thread ``thread``."""
     metadata = run.metadata if isinstance(run.metadata, dict) else {}
     name, parent = str(metadata.get(RUN_ID) or run.run_id), metadata.get(PARENT_RUN_ID)
-    given, hidden = _given(msgspec.json.decode(run.kwargs).get("input"))
+    given, hidden = _given(msgspec.json.decode(run.kwargs, type=_Request).input)
     return RunOnWire(run.run_id, thread, name, parent, given, hidden, bool(metadata.get(BEHIND)), legacy)
 
 
@@ -123,15 +127,9 @@ async def start(
 
 async def _key(principal: Principal, thread_id: UUID, data: RunAgentInput, request: AnyRequest) -> IdempotencyKey:
     """Return the idempotency key of a run: its ``runId``, on its thread. Raises ``Invalid``."""
-    if not 1 <= len(data.run_id) <= MAX_KEY_LENGTH or not data.run_id.isprintable():
-        raise Invalid(
-            f"runId must have 1 to {MAX_KEY_LENGTH} printable characters, a UUID for example.",
-            (("/runId", "is not a valid id"),),
-        )
-    body = await request.body()
-    fingerprint = await offload(len(body), hashlib.sha256, body)
-    route = f"AG-UI {thread_id}" + ("" if principal.rules is None else f" {principal.user_id}")
-    return IdempotencyKey(route, data.run_id, fingerprint.digest())
+    check_key(data.run_id, "runId", "/runId")
+    route = route_of(f"AG-UI {thread_id}", principal)
+    return IdempotencyKey(route, data.run_id, await fingerprint_of(await request.body()))
 
 
 async def _body(
@@ -203,7 +201,10 @@ async def _run_that_brought(gateway: ProtocolGateway, principal: Principal, thre
     while offset is not None:
         runs, _ = await gateway.runs.list(principal, thread_id, status=None, limit=RUNS_PAGE, offset=offset)
         for run in runs:
-            if any(message["id"] == message_id for message in _given(msgspec.json.decode(run.kwargs).get("input"))[0]):
+            if any(
+                message["id"] == message_id
+                for message in _given(msgspec.json.decode(run.kwargs, type=_Request).input)[0]
+            ):
                 return run
         offset = offset + len(runs) if runs else None
     raise NotFound("No run of this thread brought that message under its id: send it as a new one.")

@@ -1,5 +1,6 @@
 """HTTP routes of the AI SDK's chat transport: start, resume and stop the run of a chat."""
 
+import contextlib
 import re
 from typing import Any
 from uuid import UUID
@@ -8,23 +9,24 @@ from litestar import Controller, get, post
 from litestar.params import FromPath, JSONBody
 
 from app.base.errors import Invalid, NotFound
-from app.domain.lifecycle import LIVE
-from app.engine.structs import CommandBody, Run, RunCreate
+from app.engine.structs import CommandBody, RunCreate
 from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in
 from app.features.threads.structs import HistoryQuery
 from app.infra.http.event_streams import EventStream, NoContent, OpenResponse
 from app.infra.http.query_params import AnyRequest
 from app.infra.http.request_context import PROTOCOL_LABEL
-from app.protocols.ai_sdk.inbound import answers_in, message_of
+from app.protocols.ai_sdk.inbound import message_of, responded_in
 from app.protocols.ai_sdk.projection import UIMessageProjection
 from app.protocols.ai_sdk.structs import ChatPost
 from app.protocols.gateway import OBSERVABLE, Gateway, ProtocolGateway
+from app.protocols.live_runs import live_run, stop_run
+from app.protocols.questions import resume_of
 from app.protocols.threads import news_in, thread_id_of
 from app.security.access.structs import Principal
 
 HEADERS = {"X-Vercel-AI-UI-Message-Stream": "v1"}
-_RUN = re.compile(r"msg_([0-9a-f-]{36})")
+_RUN = re.compile(r"msg_([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 
 ChatId = FromPath[str]
 
@@ -51,14 +53,11 @@ class AISDKController(Controller):
         """
         gateway.streams.admit(principal.holder)
         thread_id = thread_id_of(principal, data.id)
-        answers = answers_in(data.messages) | (data.answers or {})
         work: dict[str, Any]
         if data.trigger == "regenerate-message":
             work = {"checkpoint_id": await _input_of(gateway, principal, thread_id, data.message_id)}
-        elif answers:
-            work = {"command": CommandBody(resume=answers)}
         else:
-            work = {"input": {"messages": _input(data)}}
+            work = await _answered(gateway, principal, thread_id, data) or {"input": {"messages": _input(data)}}
         body = RunCreate(
             assistant_id=assistant,
             stream_mode=OBSERVABLE,
@@ -80,7 +79,7 @@ class AISDKController(Controller):
     ) -> OpenResponse:
         """The stream of the run in progress, from its start or after ``Last-Event-ID``; 204 if none is in progress."""
         thread_id = thread_id_of(principal, chat_id)
-        run = await _live_run(gateway, principal, thread_id)
+        run = await live_run(gateway, principal, thread_id)
         if run is None:
             return NoContent()
         await gateway.runs.check_log(principal, thread_id, run.run_id)
@@ -93,9 +92,21 @@ class AISDKController(Controller):
     ) -> None:
         """What its steps have committed stays; nothing happens if no run is in progress."""
         thread_id = thread_id_of(principal, chat_id)
-        run = await _live_run(gateway, principal, thread_id)
+        run = await live_run(gateway, principal, thread_id)
         if run is not None:
-            await gateway.runs.cancel(principal, thread_id, run.run_id, action="interrupt", wait=False)
+            await stop_run(gateway, principal, thread_id, run.run_id)
+
+
+async def _answered(
+    gateway: ProtocolGateway, principal: Principal, thread_id: UUID, data: ChatPost
+) -> dict[str, Any] | None:
+    """Return the work of a run that goes on from answers; None if the request answers nothing."""
+    responded, given = responded_in(data.messages), data.answers or {}
+    if not (responded.approvals or responded.results or given):
+        return None
+    questions = await gateway.runs.open_questions(principal, thread_id)
+    answers = responded.answers(questions) | {one.id: given[one.id] for one in questions if one.id in given}
+    return {"command": CommandBody(resume=resume_of(answers))} if answers or responded.approvals or given else None
 
 
 def _input(data: ChatPost) -> list[dict[str, Any]]:
@@ -123,24 +134,27 @@ def _offset(request: AnyRequest) -> int:
     return int(given)
 
 
-async def _live_run(gateway: ProtocolGateway, principal: Principal, thread_id: UUID) -> Run | None:
-    try:
-        runs, _ = await gateway.runs.list(principal, thread_id, status=None, limit=1, offset=0)
-    except NotFound:
-        return None
-    return runs[0] if runs and runs[0].status in LIVE else None
+async def _run_that_said(
+    gateway: ProtocolGateway, principal: Principal, thread_id: UUID, message_id: str | None
+) -> UUID | None:
+    match = _RUN.fullmatch(message_id or "")
+    if match is None:
+        last = await gateway.runs.current(principal, thread_id)
+        return None if last is None else last.run.run_id
+    with contextlib.suppress(NotFound):
+        return (await gateway.runs.get(principal, thread_id, UUID(match[1]))).run_id
+    return None
 
 
 async def _input_of(
     gateway: ProtocolGateway, principal: Principal, thread_id: UUID, message_id: str | None
 ) -> str | None:
-    """Return the checkpoint with the input of the run that said ``message_id`` (None: the thread's last run)."""
-    match = _RUN.fullmatch(message_id or "")
-    runs, _ = await gateway.runs.list(principal, thread_id, status=None, limit=100, offset=0)
-    wanted = [run for run in runs if match is None or str(run.run_id) == match[1]]
-    if not wanted:
+    """Return the checkpoint with the input that led to the answer ``message_id`` (None: the thread's last one)."""
+    run_id = await _run_that_said(gateway, principal, thread_id, message_id)
+    if run_id is None:
         raise NotFound(f"No answer {message_id!r} in this chat: send the id of an assistant's message.")
-    metadata: dict[str, Any] = {"run_id": str(wanted[0].run_id), "source": "input"}
+    first = await gateway.runs.first_of_chain(principal, thread_id, run_id)
+    metadata: dict[str, Any] = {"run_id": str(first), "source": "input"}
     states, _ = await gateway.threads.history(principal, thread_id, HistoryQuery(limit=1, metadata=metadata))
     if not states or states[0].checkpoint is None:
         raise NotFound("The checkpoint before that answer is no longer kept: send the messages again.")

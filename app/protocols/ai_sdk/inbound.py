@@ -1,10 +1,12 @@
 """Messages of a chat as input of a run, or as answers to its questions."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from app.base.errors import Invalid
+from app.engine.execution.questions import OpenQuestion
 from app.protocols.ai_sdk.structs import UIMessage
+from app.protocols.questions import answers_by_call, approval
 
 TYPES = {"user": "human", "system": "system"}
 
@@ -39,16 +41,38 @@ def _blocks(message: UIMessage, at: int) -> Iterator[dict[str, Any]]:
                 continue  # steps, sources and data are for display only
 
 
-def answers_in(messages: Sequence[UIMessage]) -> dict[str, Any]:
-    """Return the answers to approval requests in the last message, by the question's id."""
+class Responded(NamedTuple):
+    """What the last message answers: approval requests by the question's id, calls of client tools by their id."""
+
+    approvals: dict[str, dict[str, Any]]
+    results: dict[str, Any]
+
+    def answers(self, questions: Sequence[OpenQuestion]) -> dict[str, Any]:
+        """Return the answers to the open ``questions``, by id."""
+        decided = {
+            one.id: approval(
+                one.value, bool(self.approvals[one.id].get("approved")), self.approvals[one.id].get("reason")
+            )
+            for one in questions
+            if one.id in self.approvals
+        }
+        return decided | answers_by_call(questions, self.results)
+
+
+def responded_in(messages: Sequence[UIMessage]) -> Responded:
+    """Return what the last message answers: nothing, unless it is the assistant's."""
+    found = Responded({}, {})
     last = messages[-1] if messages else None
-    if last is None or last.role != "assistant":
-        return {}
-    answers: dict[str, Any] = {}
-    for part in last.parts:
-        approval = part.get("approval")
-        if part.get("state") == "approval-responded" and isinstance(approval, dict) and approval.get("id"):
-            approved, reason = bool(approval.get("approved")), approval.get("reason")
-            decision: dict[str, Any] = {"type": "approve" if approved else "reject"}
-            answers[str(approval["id"])] = {"decisions": [decision | ({"message": reason} if reason else {})]}
-    return answers
+    for part in () if last is None or last.role != "assistant" else last.parts:
+        asked, call_id = part.get("approval"), str(part.get("toolCallId"))
+        match part.get("state"):
+            case "approval-responded" if isinstance(asked, dict) and asked.get("id"):
+                found.approvals[str(asked["id"])] = asked
+            case "output-available":
+                found.results[call_id] = {"content": part.get("output"), "status": "success"}
+            case "output-error":
+                found.results[call_id] = {
+                    "content": str(part.get("errorText") or "The tool failed."),
+                    "status": "error",
+                }
+    return found

@@ -13,7 +13,7 @@ from app.domain.events import Event
 from app.features.runs.run_views import RETRY
 from app.protocols import parts
 from app.protocols.parts import Part, PartAssembler
-from app.protocols.projection import EPOCH_NUMBERS, ProjectedFrame
+from app.protocols.projection import FrameNumbers, ProjectedFrame
 from app.protocols.states import RunState
 
 FINISH_REASONS = {RunState.SUCCESS: "stop", RunState.ASKING: "tool-calls", RunState.TIMEOUT: "length"}
@@ -32,8 +32,7 @@ class UIMessageProjection:
     def __init__(self, message_id: str) -> None:
         self._message_id = message_id
         self._assembler = PartAssembler()
-        self._number = -1
-        self._epoch = 0
+        self._numbers = FrameNumbers()
         self._begun = False
         self._in_step = False
         self._failed = False
@@ -49,22 +48,21 @@ class UIMessageProjection:
             for chunk in self._chunks(part):
                 yield self._frame(_encode(chunk))
             if isinstance(part, parts.RunEnds):
-                self._number += 1
-                yield ProjectedFrame(self._number, DONE)
+                yield ProjectedFrame(self._numbers.next(), DONE)
 
     def _frame(self, chunk: bytes) -> ProjectedFrame:
-        self._number += 1
-        return ProjectedFrame(self._number, b"id: %d\ndata: %b\n\n" % (self._number, chunk))
+        number = self._numbers.next()
+        return ProjectedFrame(number, b"id: %d\ndata: %b\n\n" % (number, chunk))
 
     def _chunks(self, part: Part) -> Iterator[dict[str, Any]]:
         match part:
             case parts.RunBegins():
-                self._epoch += 1
+                self._numbers.owner_begins()
                 if not self._begun:
                     self._begun = True
                     yield {"type": "start", "messageId": self._message_id, "messageMetadata": {"runId": part.run_id}}
             case parts.MessagesRetracted():
-                self._number = max(self._number, self._epoch * EPOCH_NUMBERS)
+                self._numbers.retracted()
                 if self._in_step:
                     yield {"type": "reset-step"}
             case parts.StepDone():

@@ -9,23 +9,16 @@ from app.base.errors import NotFound
 from app.features.access.guard import OPEN
 from app.infra.http.query_params import AnyRequest
 from app.infra.http.request_context import PROTOCOL_LABEL
+from app.infra.http.server_address import address_of
 
 WELL_KNOWN = "/.well-known/oauth-protected-resource"
 
 
 class OAuthResource(NamedTuple):
-    """The ``issuer`` of tokens, empty without one, and the URL of the service; empty: the one that is requested.
-
-    ``prefix``: the path of the service on this process.
-    """
+    """The ``issuer`` of tokens, empty without one, and the path of the service on this process."""
 
     issuer: str
-    public_url: str
     prefix: str
-
-    def base(self, request: AnyRequest) -> str:
-        """Return the URL of the service."""
-        return self.public_url or str(request.base_url).rstrip("/").removesuffix(self.prefix) + self.prefix
 
 
 def challenge(request: AnyRequest) -> str:
@@ -34,7 +27,7 @@ def challenge(request: AnyRequest) -> str:
     if not oauth.issuer:
         return "Bearer"
     path = request.scope["path"].removeprefix(oauth.prefix)
-    return f'Bearer resource_metadata="{oauth.base(request)}{WELL_KNOWN}{path.rstrip("/")}"'
+    return f'Bearer resource_metadata="{address_of(request)}{WELL_KNOWN}{path.rstrip("/")}"'
 
 
 class ResourceMetadataController(Controller):
@@ -60,7 +53,7 @@ def _metadata(request: AnyRequest, path: str) -> dict[str, Any]:
     if not oauth.issuer:
         raise NotFound("No issuer of tokens is configured: send an API key.")
     return {
-        "resource": oauth.base(request) + (path if path.strip("/") else ""),
+        "resource": address_of(request) + (path if path.strip("/") else ""),
         "resource_name": "agent-service",
         "authorization_servers": [oauth.issuer],
         "bearer_methods_supported": ["header"],

@@ -26,7 +26,7 @@ from app.protocols.parts import (
     ToolCallEnd,
     ToolCallStart,
 )
-from app.protocols.projection import ProjectedFrame
+from app.protocols.projection import FrameNumbers, ProjectedFrame
 from app.protocols.states import RunState
 
 FINISH_REASONS = {
@@ -76,8 +76,9 @@ class ChatProjection:
         self._include_usage = include_usage
         self._tail = b'],"usage":null}' if include_usage else b"]}"
         self._assembler = PartAssembler()
-        self._number = -1
-        self._texts = 0
+        self._numbers = FrameNumbers()
+        self._has_text = False
+        self._blank_line = ""
         self._begun = False
         self._failure: RunFailed | None = None
         self._client_tools = client_tools
@@ -87,28 +88,31 @@ class ChatProjection:
         """Return the chunks of ``event``."""
         for part in self._assembler.parts(event):
             for data in self._chunks(part):
-                self._number += 1
-                yield ProjectedFrame(self._number, data)
+                yield ProjectedFrame(self._numbers.next(), data)
 
     def _chunks(self, part: Part) -> Iterator[bytes]:
         match part:
             case TextDelta():
-                yield self._chunk(b'{"content":' + _encode(part.text) + b"}")
+                text, self._blank_line = self._blank_line + part.text, ""
+                yield self._chunk(b'{"content":' + _encode(text) + b"}")
             case ReasoningDelta():
                 yield self._chunk(b'{"reasoning_content":' + _encode(part.text) + b"}")
             case TextStart():
-                self._texts += 1
-                if self._texts > 1:
-                    yield self._chunk(b'{"content":"\\n\\n"}')
+                self._blank_line = "\n\n" if self._has_text else ""  # no chunk of its own: a replay may have none
+                self._has_text = True
             case ToolCallStart() if part.name in self._client_tools:
                 at = self._calls[part.call_id] = len(self._calls)
                 yield self._chunk(_encode({"tool_calls": [{"index": at, **tool_call(part.call_id, part.name, "")}]}))
             case ToolCallDelta() if part.call_id in self._calls:
                 piece = {"index": self._calls[part.call_id], "function": {"arguments": part.args}}
                 yield self._chunk(_encode({"tool_calls": [piece]}))
-            case RunBegins() if not self._begun:
-                self._begun = True
-                yield self._chunk(b'{"role":"assistant","content":""}')
+            case RunBegins():
+                self._numbers.owner_begins()
+                if not self._begun:
+                    self._begun = True
+                    yield self._chunk(b'{"role":"assistant","content":""}')
+            case MessagesRetracted():
+                self._numbers.retracted()
             case RunFailed():
                 self._failure = part
             case RunEnds():

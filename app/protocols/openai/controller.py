@@ -1,8 +1,8 @@
 """HTTP routes of OpenAI's API. ``base_url`` of a client is ``http://HOST:PORT/v1``; a model is an assistant."""
 
 import functools
-import time
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID
 
@@ -11,12 +11,12 @@ from litestar import Controller, get, post
 from litestar.params import JSONBody
 
 from app.agents.port import ModelOptions
-from app.base.errors import Invalid, Unavailable
-from app.base.ids import agent_id
+from app.base.errors import Invalid
+from app.base.ids import agent_id, time_of
 from app.engine.entries import ClaimedRun
 from app.engine.structs import CommandBody, RunCreate
 from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
-from app.features.access.idempotency import key_in
+from app.features.access.idempotency import key_in, on_thread
 from app.features.assistants.structs import Assistant, AssistantSearch
 from app.features.runs.service import RunService
 from app.infra.http.event_streams import EventStream, JsonAnswer, LateAnswer, OpenResponse
@@ -29,11 +29,13 @@ from app.protocols.openai.errors import error_shape, named_model
 from app.protocols.openai.inbound import message_of
 from app.protocols.openai.structs import ChatMessage, ChatRequest
 from app.protocols.openai.tasks import is_task
-from app.protocols.openai.tools import client_tool_names, options_of
-from app.protocols.threads import answers_by_question, chat_in, news_in, thread_id_of
+from app.protocols.openai.tools import client_tool_names, options_of, output_of
+from app.protocols.projection import whole_run
+from app.protocols.questions import answers_by_call
+from app.protocols.threads import chat_in, news_in, thread_id_of
 from app.providers.llm.port import ToolChoice
 from app.security.access.structs import Principal
-from app.security.idempotency.structs import IdempotencyKey, ReplayedResponse
+from app.security.idempotency.structs import ReplayedResponse
 
 WITHOUT_TOOLS = ModelOptions(tool_choice=ToolChoice(mode="none"))
 """For titles and other tasks of chat UIs: one model call."""
@@ -73,7 +75,12 @@ class OpenAIController(Controller):
         """
         if not data.messages:
             raise Invalid("messages is empty: send at least one.", (("/messages", "is empty"),))
-        options = options_of(data.tools, data.tool_choice, data.parallel_tool_calls, output=data.response_format)
+        options = options_of(
+            data.tools,
+            data.tool_choice,
+            data.parallel_tool_calls,
+            output=output_of(data.response_format, "response_format"),
+        )
         gateway.streams.admit(principal.holder)
         task = is_task(request.headers, data.messages[-1].content)
         if task and gateway.runs.accepts_options(data.model):
@@ -89,9 +96,7 @@ class OpenAIController(Controller):
             model_options=options,
             **work,
         )
-        key = await key_in(request)
-        if key is not None and chat_id is not None:  # the header is not in the body's fingerprint
-            key = IdempotencyKey(f"{key.route} {thread_id}", key.key, key.fingerprint)
+        key = on_thread(await key_in(request), thread_id)
         try:
             accepted = await gateway.runs.create(principal, thread_id, body, key)
         except Invalid as error:
@@ -110,7 +115,7 @@ def _answer(
 ) -> OpenResponse:
     """Return the completion of a run. One that ``lasts`` is found again by its key: no disconnect or drain ends it."""
     runs, streams, run_id = gateway.runs, gateway.streams, accepted.run_id
-    created = int(accepted.created_at.timestamp()) if isinstance(accepted, ClaimedRun) else int(time.time())
+    created = int((time_of(str(run_id)) or datetime.now(UTC)).timestamp())  # the same in a repeated response
     completion_id = f"chatcmpl-{run_id}"
     headers = {"X-Thread-Id": str(accepted.thread_id), "X-Run-Id": str(run_id)}
     if ignored := data.given():
@@ -145,18 +150,16 @@ async def _work(
     made = [message_of(message, first + at) for at, message in enumerate(news)]
     if thread_id is not None and all(message["type"] == "tool" for message in made):
         results = {message["tool_call_id"]: message["content"] for message in made}
-        answers = answers_by_question(await gateway.runs.open_questions(principal, thread_id), results)
+        answers = answers_by_call(await gateway.runs.open_questions(principal, thread_id), results)
         if answers:
             return {"command": CommandBody(resume=answers)}
     return {"input": {"messages": made}}
 
 
 async def _completion(runs: RunService, principal: Principal, run_id: UUID, collector: ChatCollector) -> LateAnswer:
-    async for events in runs.events(principal, run_id):
+    async for events in whole_run(runs, principal, run_id):
         for event in events:
             collector.add(event)
-    if collector.ended is None:
-        raise Unavailable("The server is stopping; try again.", retry_after=1)
     status, body = collector.completion()
     return LateAnswer(status, msgspec.json.encode(body))
 

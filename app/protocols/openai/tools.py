@@ -16,7 +16,7 @@ def options_of(
     choice: str | dict[str, Any] | None,
     parallel: bool | None,
     instructions: str | None = None,
-    output: dict[str, Any] | None = None,
+    output: OutputSchema | None = None,
 ) -> ModelOptions | None:
     """Return what a request asks of the model calls; None if nothing. Raises ``Invalid``."""
     options = ModelOptions(
@@ -24,26 +24,25 @@ def options_of(
         tool_choice=_choice(choice),
         parallel_tool_calls=parallel is not False,
         instructions=instructions or "",
-        output_schema=_output(output),
+        output_schema=output,
     )
     return None if options == ModelOptions() else options
 
 
-def _output(form: dict[str, Any] | None) -> OutputSchema | None:
-    """Read ``response_format``, or ``text.format`` of Responses."""
-    match (form or {}).get("type"):
-        case None | "text":
+def output_of(form: Any, field: str) -> OutputSchema | None:
+    """Return the form of the answer that ``field`` of a request asks for; None for text. Raises ``Invalid``."""
+    match form or {"type": "text"}:
+        case {"type": "text"}:
             return None
-        case "json_object":
+        case {"type": "json_object"}:
             return OutputSchema(schema={"type": "object"}, strict=False)
-        case "json_schema":
-            assert form is not None
-            nested = form.get("json_schema")
-            given: dict[str, Any] = nested if isinstance(nested, dict) else form
+        case {"type": "json_schema", **members}:
+            nested = members.get("json_schema")
+            given = nested if isinstance(nested, dict) else members
             schema, name = given.get("schema"), given.get("name")
             if isinstance(schema, dict) and isinstance(name, str):
                 return OutputSchema(schema=schema, name=name, strict=given.get("strict") is True)
-    raise _invalid("text.format", "must be text, json_object, or json_schema with a name and a schema")
+    raise _invalid(field, "must be text, json_object, or json_schema with a name and a schema")
 
 
 def client_tool_names(options: ModelOptions | None) -> tuple[str, ...]:
@@ -87,7 +86,7 @@ def _chosen(choice: dict[str, Any]) -> ToolChoice:
     nested = choice.get("allowed_tools")
     allowed = nested if isinstance(nested, dict) else choice
     mode, tools = allowed.get("mode", "auto"), allowed.get("tools")
-    if choice.get("type") != "allowed_tools" or mode not in {"auto", "required"} or not isinstance(tools, list):
+    if choice.get("type") != "allowed_tools" or mode not in ("auto", "required") or not isinstance(tools, list):
         raise _invalid("tool_choice", CHOICES)
     return ToolChoice(mode=mode, names=tuple(map(_name, tools)))
 

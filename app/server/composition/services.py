@@ -16,7 +16,7 @@ from app.infra.http.open_streams import MAX_STREAMS, OpenStreams
 from app.infra.settings.environment import Settings
 from app.infra.telemetry.meters import Meters
 from app.infra.telemetry.shared_buffer import MetricsBuffers
-from app.protocols.a2a.card import AgentCards, ServerAddress
+from app.protocols.a2a.card import AgentCards
 from app.protocols.a2a.controller import A2AParts
 from app.protocols.gateway import ProtocolGateway
 from app.protocols.mcp.controller import McpParts
@@ -110,7 +110,6 @@ def _build(
                 file.default,
                 version(),
                 authenticated=auth.is_on,
-                address=ServerAddress(settings.server.public_url, settings.server.root_path),
                 key=settings.server.card_key,
             ),
             persistence.audit,

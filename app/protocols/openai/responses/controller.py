@@ -10,30 +10,31 @@ from litestar import Controller, delete, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from app.agents.port import ModelOptions
-from app.base.errors import Gone, Invalid, NotFound, Unavailable
+from app.base.errors import Gone, Invalid, NotFound
 from app.domain.lifecycle import LIVE, RunStatus
 from app.engine.entries import ClaimedRun, created
 from app.engine.structs import Run, RunCreate
 from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
-from app.features.access.idempotency import key_in
+from app.features.access.idempotency import key_in, on_thread
 from app.infra.http.event_streams import EventStream, JsonAnswer, LateAnswer, OpenResponse
 from app.infra.http.problems import ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
 from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.gateway import OBSERVABLE, Gateway, ProtocolGateway
+from app.protocols.live_runs import stop_run
 from app.protocols.openai.errors import error_shape, named_model
 from app.protocols.openai.responses import items
 from app.protocols.openai.responses.inbound import input_messages
 from app.protocols.openai.responses.past import ended_events
 from app.protocols.openai.responses.plan import RunPlan, conversation_of, plan_of
-from app.protocols.openai.responses.projection import STOPPING, ResponseProjection
+from app.protocols.openai.responses.projection import STOPPING, ResponseCollector, ResponseProjection
 from app.protocols.openai.responses.response import RESPONSE, ResponseHead, head_of, seconds, uuid_in
 from app.protocols.openai.responses.structs import ResponseRequest, StoredSettings
-from app.protocols.openai.tools import options_of
+from app.protocols.openai.tools import options_of, output_of
+from app.protocols.projection import whole_run
 from app.protocols.threads import chat_in, thread_id_of
 from app.providers.llm.token_estimate import estimate_text_tokens, estimate_tokens
 from app.security.access.structs import Principal
-from app.security.idempotency.structs import IdempotencyKey
 
 PROTOCOL = "openai.responses"
 
@@ -65,21 +66,22 @@ class ResponsesController(Controller):
         Without ``background``, disconnecting cancels the run, unless the request has an ``Idempotency-Key``.
         """
         gateway.streams.admit(principal.holder)
-        options = options_of(
-            data.tools, data.tool_choice, data.parallel_tool_calls, data.instructions, (data.text or {}).get("format")
-        )
-        key, chat_id = await key_in(request), chat_in(request.headers)
+        output = output_of((data.text or {}).get("format"), "text.format")
+        options = options_of(data.tools, data.tool_choice, data.parallel_tool_calls, data.instructions, output)
+        chat_id = chat_in(request.headers)
         chat = None if chat_id is None else thread_id_of(principal, chat_id)
+        key = on_thread(await key_in(request), chat)
         plan = await plan_of(gateway, principal, data, chat, repeats=key is not None)
-        if key is not None and chat is not None:  # the header is not in the body's fingerprint
-            key = IdempotencyKey(f"{key.route} {chat}", key.key, key.fingerprint)
         try:
             accepted = await gateway.runs.create(principal, plan.thread_id, _run_of(data, options, plan, chat), key)
         except Invalid as error:
             raise named_model(error, data.model, gateway.assistants) from error
-        run = created(accepted) if isinstance(accepted, ClaimedRun) else None
-        head = head_of(run or await gateway.runs.by_id(principal, accepted.run_id))
-        head = head._replace(options=options or ModelOptions())
+        run = (
+            created(accepted)
+            if isinstance(accepted, ClaimedRun)
+            else await gateway.runs.by_id(principal, accepted.run_id)
+        )
+        head = head_of(run)._replace(options=options or ModelOptions())
         headers = {"X-Thread-Id": str(accepted.thread_id), "X-Run-Id": str(accepted.run_id)}
         if ignored := data.ignored():
             headers["X-Ignored-Parameters"] = ", ".join(ignored)
@@ -87,10 +89,7 @@ class ResponsesController(Controller):
         stop = None if lasts else functools.partial(gateway.runs.stop, principal, accepted.run_id)
         if data.stream:
             return _stream(gateway, principal, head, headers=headers, on_disconnect=stop)
-        if data.background and run is not None:
-            result = _ready(head.object("in_progress" if run.status == RunStatus.RUNNING else "queued"))
-        else:
-            result = _collected(gateway, principal, head)
+        result = _whole(gateway, principal, head) if not data.background else _current(gateway, principal, run, head)
         undo = None if lasts else functools.partial(gateway.runs.undo, principal, accepted.run_id)
         return JsonAnswer(
             gateway.streams, result, headers=headers, on_disconnect=stop, on_drain=undo, holder=principal.holder
@@ -122,20 +121,16 @@ class ResponsesController(Controller):
             await gateway.runs.check_log(principal, run.thread_id, run.run_id)
             gateway.streams.admit(principal.holder)
             return _stream(gateway, principal, head, -1 if starting_after is None else starting_after)
-        if run.status in LIVE:
-            result = _ready(head.object("in_progress" if run.status == RunStatus.RUNNING else "queued"))
-        else:
-            result = _past(gateway, principal, run, head)
-        return JsonAnswer(gateway.streams, result, holder=principal.holder)
+        return JsonAnswer(gateway.streams, _current(gateway, principal, run, head), holder=principal.holder)
 
     @post("/{response_id:str}/cancel", status_code=200, summary="Cancel a response")
     async def cancel(self, response_id: ResponseId, principal: CurrentPrincipal, gateway: Gateway) -> OpenResponse:
         """What its steps have committed stays. A response that has ended is returned as it is."""
         run = await _found(gateway, principal, response_id)
         if run.status in LIVE:
-            await gateway.runs.cancel(principal, run.thread_id, run.run_id, action="interrupt", wait=True)
+            await stop_run(gateway, principal, run.thread_id, run.run_id, wait=True)
             run = await _found(gateway, principal, response_id)
-        return JsonAnswer(gateway.streams, _past(gateway, principal, run, head_of(run)), holder=principal.holder)
+        return JsonAnswer(gateway.streams, _current(gateway, principal, run, head_of(run)), holder=principal.holder)
 
     @delete("/{response_id:str}", status_code=200, summary="Delete a response")
     async def remove(self, response_id: ResponseId, principal: CurrentPrincipal, gateway: Gateway) -> dict[str, Any]:
@@ -173,7 +168,7 @@ class ResponsesController(Controller):
 
 
 class _GivenAnswers(msgspec.Struct):
-    resume: dict[str, Any] = {}
+    resume: Any = None
 
 
 class _Given(msgspec.Struct):
@@ -182,7 +177,8 @@ class _Given(msgspec.Struct):
 
     def answer_to(self, question: str) -> Any:
         """Return the answer that the request gave to a question."""
-        return None if self.command is None else self.command.resume.get(question)
+        resume = None if self.command is None else self.command.resume
+        return resume.get(question) if isinstance(resume, dict) else resume
 
 
 def _run_of(data: ResponseRequest, options: ModelOptions | None, plan: RunPlan, chat: UUID | None) -> RunCreate:
@@ -214,36 +210,30 @@ def _stream(
     return ResponseStream(gateway.streams, chunks, holder=principal.holder, **rest)
 
 
-async def _ready(body: dict[str, Any]) -> LateAnswer:
-    return LateAnswer(200, encode(body))
-
-
-async def _collected(gateway: ProtocolGateway, principal: Principal, head: ResponseHead) -> LateAnswer:
+async def _whole(gateway: ProtocolGateway, principal: Principal, head: ResponseHead) -> LateAnswer:
     """Wait for the end of a run; a response that has failed is a response, not an error."""
-    projection = ResponseProjection(head)
-    async for events in gateway.runs.events(principal, head.run_id):
-        for event in events:
-            for _ in projection.project(event):
-                pass
-    if projection.response is None:
-        raise Unavailable("The server is stopping; try again.", retry_after=1)
-    return LateAnswer(200, encode(projection.response))
+    return LateAnswer(200, encode(await _response(gateway, principal, head)))
 
 
-async def _past(gateway: ProtocolGateway, principal: Principal, run: Run, head: ResponseHead) -> LateAnswer:
-    """Return an ended response: from its event log, or from its checkpoints once the log is gone."""
+async def _response(gateway: ProtocolGateway, principal: Principal, head: ResponseHead) -> dict[str, Any]:
+    collector = ResponseCollector(head)
+    async for events in whole_run(gateway.runs, principal, head.run_id):
+        collector.add(events)
+    return collector.response
+
+
+async def _current(gateway: ProtocolGateway, principal: Principal, run: Run, head: ResponseHead) -> LateAnswer:
+    """Return a response as it is now: an ended one from its event log, or from its checkpoints once the log is gone."""
+    if run.status in LIVE:
+        return LateAnswer(200, encode(head.object("in_progress" if run.status == RunStatus.RUNNING else "queued")))
     try:
         await gateway.runs.check_log(principal, run.thread_id, run.run_id)
     except Gone:
-        events = await ended_events(gateway, principal, run)
-        projection = ResponseProjection(head)
-        for event in events:
-            for _ in projection.project(event):
-                pass
-        response = projection.response
+        collector = ResponseCollector(head)
+        collector.add(await ended_events(gateway, principal, run))
+        response = collector.response
     else:
-        response = msgspec.json.decode((await _collected(gateway, principal, head)).body)
-    assert response is not None
+        response = await _response(gateway, principal, head)
     if response["status"] == "completed":
         response["completed_at"] = seconds(run.updated_at)
     return LateAnswer(200, encode(response))

@@ -63,12 +63,15 @@ class ConversationsController(Controller):
         self, data: JSONBody[ConversationCreate], principal: CurrentPrincipal, gateway: Gateway
     ) -> dict[str, Any]:
         """A thread, with ``items`` as its first messages."""
-        metadata = {"protocol": "openai.conversations", "openai": {"metadata": _checked(data.metadata)}}
+        openai = {"metadata": _checked(data.metadata)}
+        metadata: dict[str, Any] = {"protocol": "openai.conversations", "openai": openai}
         messages = [] if not data.items else _messages(data.items)
+        if messages:
+            metadata["graph_id"] = _reader(gateway)
         thread = await gateway.threads.create(principal, ThreadCreate(metadata=metadata))
         assert isinstance(thread, Thread)  # no idempotency key
         if messages:
-            await _add(gateway, principal, thread, messages)
+            await _write(gateway, principal, thread.thread_id, messages)
         return _conversation(thread)
 
     @get("/{conversation_id:str}", opt=READS, summary="Retrieve a conversation")
@@ -205,11 +208,17 @@ def _items(thread: Thread) -> list[items.Item]:
 async def _add(gateway: ProtocolGateway, principal: Principal, thread: Thread, messages: list[dict[str, Any]]) -> None:
     """Write messages to a thread, as one of an agent with a model if none has run on it yet."""
     if not (isinstance(thread.metadata, dict) and thread.metadata.get("graph_id")):
-        name = next((name for name in gateway.assistants.names() if gateway.runs.accepts_options(name)), None)
-        if name is None:
-            raise Invalid("No agent here reads items before its first response: send them as its input.")
-        await gateway.threads.patch(principal, thread.thread_id, ThreadPatch(metadata={"graph_id": name}))
+        patch = ThreadPatch(metadata={"graph_id": _reader(gateway)})
+        await gateway.threads.patch(principal, thread.thread_id, patch)
     await _write(gateway, principal, thread.thread_id, messages)
+
+
+def _reader(gateway: ProtocolGateway) -> str:
+    """Return an agent that reads the items of a conversation in which none has run yet. Raises ``Invalid``."""
+    name = next((name for name in gateway.assistants.names() if gateway.runs.accepts_options(name)), None)
+    if name is None:
+        raise Invalid("No agent here reads items before its first response: send them as its input.")
+    return name
 
 
 async def _write(

@@ -9,8 +9,9 @@ import msgspec
 from app.base.errors import Invalid
 from app.domain.messages import WAITING_CALLS
 from app.engine.execution.questions import OpenQuestion
-from app.protocols.openai.responses.items import Item, asked_in, is_client_call
+from app.protocols.openai.responses.items import Item, asked_in
 from app.protocols.openai.responses.structs import ResumedCall
+from app.protocols.questions import approval, client_call_id, kind_of
 
 ROLES = {"user": "human", "system": "system", "developer": "system", "assistant": "ai"}
 """Type of a thread's message by role."""
@@ -57,7 +58,7 @@ class _Reader:
         self.only_answers = True
 
     def read(self, item: Item, at: str) -> None:
-        kind = item.get("type") or ("message" if "role" in item else None)
+        kind = str(item.get("type") or ("message" if "role" in item else ""))
         if kind == "function_call_output":
             self._result(item, at)
             return
@@ -83,10 +84,10 @@ class _Reader:
             case "item_reference":
                 raise _invalid(at, "is an item_reference: use previous_response_id or a conversation instead")
             case _:
-                raise _invalid(f"{at}/type", f"is {str(kind)[:100]!r}, which is not an item that an agent reads")
+                raise _invalid(f"{at}/type", f"is {kind[:100]!r}, which is not an item that an agent reads")
 
     def _message(self, item: Item, at: str) -> None:
-        role = item.get("role")
+        role = str(item.get("role"))
         if role not in ROLES:
             raise _invalid(f"{at}/role", f"must be one of {', '.join(ROLES)}")
         made: dict[str, Any] = {"type": ROLES[role], "content": content_of(item.get("content"), f"{at}/content")}
@@ -178,12 +179,11 @@ def answer_of(question: OpenQuestion, response: Item) -> Any:
     To anything but an approval or a review, ``reason`` is the answer: JSON, or a text; without one, ``approve`` is.
     """
     approved, reason = response.get("approve") is True, response.get("reason")
-    if question.kind == "review":
+    kind = kind_of(question.value) if question.kind == "question" else question.kind
+    if kind == "review":
         return {"action": "retry"} if approved else {"action": "failed", "result": reason}
-    if question.kind == "approval":
-        if approved:
-            return {"action": "approve"}
-        return {"action": "reject"} | ({"reason": reason} if reason else {})
+    if kind == "approval":
+        return approval(question.value, approved, reason)
     if not isinstance(reason, str) or not reason:
         return approved
     try:
@@ -198,5 +198,6 @@ def resumed_calls(questions: Sequence[OpenQuestion], answered: Sequence[str]) ->
     for one in questions:
         if one.id in answered and one.call_id is not None:
             _, arguments = asked_in(one.value)
-            found[one.call_id] = ResumedCall(arguments=arguments, question=one.id, client=is_client_call(one.value))
+            client = client_call_id(one.value) is not None
+            found[one.call_id] = ResumedCall(arguments=arguments, question=one.id, client=client)
     return found

@@ -9,10 +9,10 @@ from typing import Any
 
 import msgspec
 
-from app.agents.tool_loop.client_tools import CLIENT_TOOL_CALL
 from app.base.errors import Invalid
 from app.domain.messages import WAITING_CALLS
-from app.protocols.parts import text_in
+from app.protocols.parts import calls_in, reasoning_in, text_in
+from app.protocols.questions import calls_of
 
 MAX_PAGE = 100
 
@@ -108,15 +108,10 @@ def approval_request(question: Mapping[str, Any], label: str) -> Item:
 
 def asked_in(value: Any) -> tuple[str, str]:
     """Return the name and the JSON arguments of the call that a question is about; those of any other: ``question``."""
-    if isinstance(value, dict) and isinstance(value.get("tool"), str) and "args" in value:
-        args = value["args"]
-        return value["tool"], args if isinstance(args, str) else _encode(args).decode()
+    calls = calls_of(value)
+    if len(calls) == 1:
+        return calls[0].name, calls[0].arguments
     return "question", _encode({"question": value}).decode()
-
-
-def is_client_call(value: Any) -> bool:
-    """Whether a question is a call of a client's tool."""
-    return isinstance(value, dict) and value.get("type") == CLIENT_TOOL_CALL
 
 
 def approval_response(question: str, answer: Any) -> Item:
@@ -154,7 +149,7 @@ def input_parts(content: Any) -> list[Item]:
     """Return a message's content as input parts."""
     if isinstance(content, str):
         return [{"type": "input_text", "text": content}]
-    return [_input_part(block) for block in content or () if isinstance(block, dict)]
+    return [_input_part(block) for block in content if isinstance(block, dict)] if isinstance(content, list) else []
 
 
 def _input_part(block: Mapping[str, Any]) -> Item:
@@ -178,7 +173,7 @@ def items_of(messages: Iterable[Mapping[str, Any]], label: str) -> list[Item]:
     found: list[Item] = []
     own: dict[str, Item] = {}
     for message in messages:
-        match message.get("type"):
+        match str(message.get("type")):
             case "tool":
                 call_id = str(message.get("tool_call_id") or "")
                 if call_id in own:
@@ -189,21 +184,19 @@ def items_of(messages: Iterable[Mapping[str, Any]], label: str) -> list[Item]:
                 found += _answer_items(message, label, own)
             case kind if kind in ROLES:
                 parts = input_parts(message.get("content"))
-                id_, role = message_id(str(message.get("id") or "")), ROLES[str(kind)]
+                id_, role = message_id(str(message.get("id") or "")), ROLES[kind]
                 found.append({"type": "message", "id": id_, "status": "completed", "role": role, "content": parts})
     return found
 
 
 def _answer_items(message: Mapping[str, Any], label: str, own: dict[str, Item]) -> Iterable[Item]:
     of, content = str(message.get("id") or ""), message.get("content")
-    reasoning = (message.get("additional_kwargs") or {}).get("reasoning_content")
-    if isinstance(reasoning, str) and reasoning:
+    if reasoning := reasoning_in(message):
         yield reasoning_item(message_id(of).replace("msg_", "rs_"), reasoning, "completed")
     if text := text_in(content):
         yield message_item(message_id(of), text, "completed", annotations_in(content))
     waiting = waiting_calls(message)
-    for call in message.get("tool_calls") or ():
-        call_id, name, arguments = str(call.get("id")), str(call.get("name")), _encode(call.get("args") or {}).decode()
+    for call_id, name, arguments in calls_in(message):
         if waiting.get(call_id) == "client":
             yield function_call(call_id, name, arguments, "completed")
         else:
@@ -262,9 +255,11 @@ def _changed(message: Mapping[str, Any], item: Item) -> dict[str, Any]:
     if item["type"] == "message":
         changed["content"] = ""
     elif item["type"] == "reasoning":
-        kept = message.get("additional_kwargs") or {}
+        kept = message["additional_kwargs"]
         changed["additional_kwargs"] = {name: value for name, value in kept.items() if name != "reasoning_content"}
     else:
         call_id = item["id"].partition("_")[2]
-        changed["tool_calls"] = [call for call in message.get("tool_calls") or () if call.get("id") != call_id]
+        changed["tool_calls"] = [
+            call for call in message["tool_calls"] if isinstance(call, dict) and call.get("id") != call_id
+        ]
     return changed

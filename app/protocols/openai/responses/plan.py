@@ -13,11 +13,10 @@ from app.engine.execution.questions import OpenQuestion
 from app.engine.structs import CommandBody
 from app.protocols.gateway import ProtocolGateway
 from app.protocols.openai.responses.inbound import GivenInput, answer_of, read_input, resumed_calls
-from app.protocols.openai.responses.items import is_client_call
 from app.protocols.openai.responses.past import messages_at, messages_in
 from app.protocols.openai.responses.response import CONVERSATION, RESPONSE, uuid_in
 from app.protocols.openai.responses.structs import ResponseRequest, ResumedCall
-from app.protocols.threads import answers_by_question
+from app.protocols.questions import answers_by_call, client_call_id, resume_of
 from app.security.access.structs import Principal
 
 
@@ -67,7 +66,7 @@ async def plan_of(
         raise _invalid("input", "answers approval requests: send them without other items")
     if given.approvals or (given.only_answers and answers):
         resumed = resumed_calls(questions, list(answers))
-        return RunPlan(base.thread_id, {"command": CommandBody(resume=answers or {"0" * 32: None}), **fork}, resumed)
+        return RunPlan(base.thread_id, {"command": CommandBody(resume=resume_of(answers)), **fork}, resumed)
     if not repeats:
         _check_results(given, questions)
     return RunPlan(base.thread_id, {"input": {"messages": given.messages}, **fork})
@@ -82,7 +81,7 @@ async def conversation_of(gateway: ProtocolGateway, principal: Principal, data: 
 
 def _answers(given: GivenInput, questions: Sequence[OpenQuestion]) -> dict[str, Any]:
     """Return the answers of a request by question id; a result may answer any question by its request's id."""
-    answers = answers_by_question(questions, given.results)
+    answers = answers_by_call(questions, given.results)
     for one in questions:
         if one.id in given.approvals:
             answers[one.id] = answer_of(one, given.approvals[one.id])
@@ -97,7 +96,7 @@ def _answers(given: GivenInput, questions: Sequence[OpenQuestion]) -> dict[str, 
 
 def _check_results(given: GivenInput, questions: Sequence[OpenQuestion]) -> None:
     for one in questions:
-        if is_client_call(one.value) and one.call_id not in given.results:
+        if client_call_id(one.value) is not None and one.call_id not in given.results:
             raise _invalid("input", f"has no tool output for function call {one.call_id}")
 
 

@@ -4,7 +4,7 @@
 what it streamed and did not commit is said again, and the numbers jump, so that they stay the same for every reader.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import msgspec
@@ -16,11 +16,9 @@ from app.protocols.openai.responses import items
 from app.protocols.openai.responses.items import Item
 from app.protocols.openai.responses.response import ResponseHead, usage_of
 from app.protocols.parts import Part, PartAssembler
-from app.protocols.projection import ProjectedFrame
+from app.protocols.projection import FrameNumbers, ProjectedFrame
+from app.protocols.questions import client_call_id
 from app.protocols.states import RunState
-
-EPOCH_NUMBERS = 1 << 20
-"""Numbers of events per owner, once one has lost what it streamed."""
 
 DONE = b"data: [DONE]\n\n"
 STATUSES = {RunState.SUCCESS: "completed", RunState.ASKING: "completed", RunState.CANCELLED: "cancelled"}
@@ -63,8 +61,7 @@ class ResponseProjection:
     def __init__(self, head: ResponseHead) -> None:
         self._head = head
         self._assembler = PartAssembler()
-        self._number = -1
-        self._epoch = 0
+        self._numbers = FrameNumbers()
         self._begun = False
         self._output: list[_Growing] = []
         self._texts: dict[str, _Growing] = {}
@@ -81,20 +78,16 @@ class ResponseProjection:
         for part in self._assembler.parts(event):
             if isinstance(part, parts.TextDelta):  # what most parts are
                 growing = self._texts[part.message_id]
-                self._number += 1
-                data = b'%b%b,"logprobs":[],"sequence_number":%d}\n\n' % (
-                    growing.delta,
-                    _encode(part.text),
-                    self._number,
-                )
-                yield ProjectedFrame(self._number, data)
+                number = self._numbers.next()
+                data = b'%b%b,"logprobs":[],"sequence_number":%d}\n\n' % (growing.delta, _encode(part.text), number)
+                yield ProjectedFrame(number, data)
                 continue
             for kind, members in self._events(part):
-                self._number += 1
-                body = _encode({"type": kind, **members, "sequence_number": self._number})
-                yield ProjectedFrame(self._number, b"event: %b\ndata: %b\n\n" % (kind.encode(), body))
+                number = self._numbers.next()
+                body = _encode({"type": kind, **members, "sequence_number": number})
+                yield ProjectedFrame(number, b"event: %b\ndata: %b\n\n" % (kind.encode(), body))
             if isinstance(part, parts.RunEnds):
-                yield ProjectedFrame(self._number + 1, DONE)
+                yield ProjectedFrame(self._numbers.next(), DONE)
 
     def _events(self, part: Part) -> Iterator[tuple[str, dict[str, Any]]]:
         match part:
@@ -114,7 +107,7 @@ class ResponseProjection:
                 self._retract(part)
             case parts.QuestionsAsked():
                 for question in part.questions:
-                    if not items.is_client_call(question.get("value")):
+                    if client_call_id(question.get("value")) is None:
                         yield from self._whole(items.approval_request(question, self._head.agent))
             case parts.RunFailed():
                 self._failure = part
@@ -122,7 +115,7 @@ class ResponseProjection:
                 yield from self._end(part)
 
     def _begin(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        self._epoch += 1
+        self._numbers.owner_begins()
         if self._begun:
             return
         self._begun = True
@@ -227,13 +220,14 @@ class ResponseProjection:
     def _done(self, part: parts.MessageDone) -> Iterator[tuple[str, dict[str, Any]]]:
         if part.usage is not None:
             self._usages.append(part.usage)
-        metadata = part.message.get("response_metadata") or {}
+        metadata = part.message.get("response_metadata")
+        metadata = metadata if isinstance(metadata, dict) else {}
         self._finish_reason = str(metadata.get("finish_reason") or metadata.get("stop_reason") or "")
         yield from self._cite(part)
         waiting = items.waiting_calls(part.message)
-        for call in part.message.get("tool_calls") or ():
-            ended = self._ended_calls.get(call.get("id"))
-            if ended is not None and call["id"] not in waiting:
+        for call in parts.calls_in(part.message):
+            ended = self._ended_calls.get(call.call_id)
+            if ended is not None and call.call_id not in waiting:
                 yield from self._start_call(ended.call_id, ended.name, ended.args)
 
     def _cite(self, part: parts.MessageDone) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -277,7 +271,7 @@ class ResponseProjection:
 
     def _retract(self, part: parts.MessagesRetracted) -> None:
         """Forget what a dead owner streamed and did not commit: the next items take its places."""
-        self._number = max(self._number, self._epoch * EPOCH_NUMBERS)
+        self._numbers.retracted()
         while self._output and self._output[-1].message_id in part.message_ids:
             self._output.pop()
 
@@ -301,3 +295,22 @@ class ResponseProjection:
             status, known["incomplete_details"] = "incomplete", {"reason": reason}
         self.response = self._head.object(status, **known)
         yield TERMINAL.get(status, "response.incomplete"), {"response": self.response}
+
+
+class ResponseCollector:
+    """Collects the events of a whole run. ``response`` is there once it has ended."""
+
+    def __init__(self, head: ResponseHead) -> None:
+        self._projection = ResponseProjection(head)
+
+    def add(self, events: Sequence[Event]) -> None:
+        """Add events."""
+        for event in events:
+            for _ in self._projection.project(event):
+                pass
+
+    @property
+    def response(self) -> dict[str, Any]:
+        """The response."""
+        assert self._projection.response is not None
+        return self._projection.response

@@ -1,0 +1,115 @@
+"""A run may end, wait for its time, or be answered while a client asks for it: each protocol says what is so now."""
+
+import asyncio
+import contextlib
+import json
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.base.ids import time_of
+from app.protocols.a2a.agent_tasks import AgentTasks
+from app.protocols.live_runs import live_run, stop_run
+from app.security.access.structs import DEFAULT_TENANT, Principal
+from tests.protocols.ag_ui_streams import checked, run_input, types_of
+from tests.system.services import API, Service, serving
+
+AGENTS = Path(__file__).parent / "agents" / "agents.toml"
+PATIENCE = 20.0
+
+
+@pytest.fixture
+async def service(database_url: str) -> AsyncIterator[Service]:
+    async with serving(database_url, AGENT_AUTH="none", AGENT_CONFIG=str(AGENTS)) as service:
+        yield service
+
+
+def said(words: str) -> dict[str, Any]:
+    return {"messages": [{"role": "user", "content": words}]}
+
+
+async def run_on(service: Service, thread: str, agent: str, words: str, **rest: Any) -> str:
+    """Run an agent on a thread; return the run's id."""
+    body = {"assistant_id": agent, "input": said(words), "if_not_exists": "create", **rest}
+    started = await service.client.post(f"{API}/threads/{thread}/runs", json=body)
+    run_id = str(started.json()["run_id"])
+    if not rest:
+        await service.get(f"/threads/{thread}/runs/{run_id}/join")
+    return run_id
+
+
+async def test_a_scheduled_run_hides_nothing_of_its_thread(service: Service) -> None:
+    thread, principal = str(uuid.uuid4()), Principal(DEFAULT_TENANT)
+    first = await run_on(service, thread, "helper", "one")
+    await run_on(service, thread, "helper", "two", after_seconds=3600)
+    connected = await service.client.post("/copilotkit/agent/helper/connect", json=run_input(thread))
+    events = checked(connected.text)
+    assert types_of(events) == ["RUN_STARTED", "STATE_SNAPSHOT", "MESSAGES_SNAPSHOT", "RUN_FINISHED"]
+    assert "did one" in connected.text
+    assert (await service.client.get(f"/ai-sdk/helper/chat/{thread}/stream")).status_code == 204
+    stopped = await service.client.post(f"/copilotkit/agent/helper/stop/{thread}")
+    assert stopped.json()["stopped"] is False
+    gateway = service.services.gateway
+    assert await live_run(gateway, principal, uuid.UUID(thread)) is None
+    assert not await stop_run(gateway, principal, uuid.UUID(thread), uuid.UUID(first), wait=True)
+
+
+async def test_a_repeated_background_response_is_shown_as_it_is(service: Service, tmp_path: Path) -> None:
+    done = tmp_path / "done"
+    body = {"model": "helper", "input": f"until {done}", "background": True}
+    async with asyncio.timeout(PATIENCE):
+        first, again = [
+            (await service.client.post("/v1/responses", json=body, headers={"idempotency-key": "k"})).json()
+            for _ in range(2)
+        ]
+    assert again["id"] == first["id"]
+    assert again["status"] in {"queued", "in_progress"}
+    done.touch()
+
+
+async def test_a_repeated_completion_is_the_same_to_the_byte(service: Service) -> None:
+    headers = {"idempotency-key": "k", "x-chat-id": "c"}
+    body: dict[str, Any] = {"model": "helper", **said("hello")}
+    first, again = [await service.client.post("/v1/chat/completions", json=body, headers=headers) for _ in range(2)]
+    assert first.content == again.content
+    made = time_of(first.headers["x-run-id"])
+    assert made is not None
+    assert first.json()["created"] == int(made.timestamp())
+
+
+async def test_a_follower_of_a_task_that_is_cancelled_while_it_asks_again_is_told_so(service: Service) -> None:
+    def message(**rest: Any) -> dict[str, Any]:
+        message_id = f"tck-input-required-{uuid.uuid4()}"
+        return {"message": {"messageId": message_id, "role": "ROLE_USER", "parts": [{"text": "x"}], **rest}}
+
+    send = "/a2a/peer/message:send"
+    task = (await service.client.post(send, json=message())).json()["task"]["id"]
+    await service.client.post(send, json=message(taskId=task))
+    tasks = await AgentTasks.of(service.services.gateway, Principal(DEFAULT_TENANT), "peer")
+    async with contextlib.aclosing(await tasks.subscription(task)) as chunks, asyncio.timeout(PATIENCE):
+        assert "TASK_STATE_INPUT_REQUIRED" in str(await anext(chunks))
+        cancelled = await service.client.post(f"/a2a/peer/tasks/{task}:cancel")
+        assert cancelled.json()["status"]["state"] == "TASK_STATE_CANCELED"
+        rest = b"".join([chunk async for chunk in chunks])
+    updates = [json.loads(line[6:]) for line in rest.decode().split("\n\n") if line]
+    assert [one["statusUpdate"]["status"]["state"] for one in updates] == ["TASK_STATE_CANCELED"]
+
+
+async def test_an_answer_that_followed_an_approval_is_regenerated_from_its_question(service: Service) -> None:
+    chat = str(uuid.uuid4())
+
+    async def post(**body: Any) -> list[Any]:
+        answer = await service.client.post("/ai-sdk/careful/chat", json={"id": chat, **body})
+        assert answer.status_code == 200, answer.text
+        return [json.loads(line[6:]) for line in answer.text.split("\n") if line.startswith("data: {")]
+
+    asked = {"id": "u", "role": "user", "parts": [{"type": "text", "text": "what is 12*(3+4)?"}]}
+    (request,) = [one for one in await post(messages=[asked]) if one["type"] == "tool-approval-request"]
+    part: dict[str, Any] = {"type": "tool-calculator", "state": "approval-responded"}
+    part |= {"approval": {"id": request["approvalId"], "approved": True}}
+    answered = await post(messages=[asked, {"id": "a", "role": "assistant", "parts": [part]}])
+    again = await post(messages=[asked], trigger="regenerate-message", messageId=answered[0]["messageId"])
+    assert "tool-approval-request" in [one["type"] for one in again]
