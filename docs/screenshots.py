@@ -46,7 +46,15 @@ def history(page: Page, base: str) -> None:
     page.wait_for_selector(".graph")
 
 
-PICTURES: dict[str, Callable[[Page, str], None]] = {"chat": chat, "inbox": inbox, "history": history}
+def runs(page: Page, base: str) -> None:
+    """The runs of all threads: answered, waiting for a person, running."""
+    say(page, base, "refunds", "call wait seconds=30")
+    page.wait_for_selector(".call-state.running")
+    page.click("a.nav >> text=Runs")
+    page.wait_for_selector("tr .status.running")
+
+
+PICTURES: dict[str, Callable[[Page, str], None]] = {"chat": chat, "inbox": inbox, "history": history, "runs": runs}
 
 
 def main(base: str) -> None:

@@ -441,7 +441,7 @@ class Supervisor:
     def _count_end(self, live: OwnedRun, status: str) -> None:
         execution, agent = live.execution, live.claimed.agent
         if execution is not None:
-            execution.account.close()
+            execution.account.close(status)
         self._meters.runs_active.add(-1)
         self._meters.runs.add(1, status, agent)
         seconds = time.monotonic() - live.started

@@ -134,6 +134,7 @@ def dependencies(services: AppServices) -> dict[str, Provide]:
         "max_document_bytes": services.settings.documents.max_bytes,
         "webhooks": services.features.webhooks,
         "audit": services.persistence.audit,
+        "operation": services.operation,
         "secrets": services.persistence.secrets,
         "streams": services.streams,
         "gateway": services.gateway,

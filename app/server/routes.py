@@ -10,6 +10,7 @@ from app.features.runs.controller import RunsController
 from app.features.store.controller import StoreController
 from app.features.system.audit_controller import AuditController
 from app.features.system.controller import AccessController, MetricsController, SystemController
+from app.features.system.operation_controller import OperationController
 from app.features.threads.controller import ThreadsController
 from app.features.webhooks.controller import WebhooksController
 from app.protocols.a2a.controller import A2AController, AgentCardController
@@ -34,6 +35,7 @@ CONTROLLERS: tuple[type[Controller], ...] = (
     StoreController,
     DocumentsController,
     WebhooksController,
+    OperationController,
     AuditController,
     AccessController,
     SystemController,

@@ -7,11 +7,19 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, ConsoleMessage, Page, sync_playwright
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    ConsoleMessage,
+    Page,
+    sync_playwright,
+)
 
 from tests.journeys.conftest import Served, serving
 
 AGENTS = Path(__file__).parent / "agents" / "agents.toml"
+PRICES = AGENTS.with_name("prices.toml")
 NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 ARGUMENTS = [
     "--no-sandbox",
@@ -24,10 +32,34 @@ ARGUMENTS = [
 ]
 
 
+SLOW_ANSWERS = """
+const send = window.fetch;
+window.fetch = async (address, options) => {
+  const answer = await send(address, options);
+  if (options?.method === "POST" && String(address).endsWith("/runs")) {
+    await new Promise((go) => setTimeout(go, 1500));
+    window.slowAnswers = (window.slowAnswers ?? 0) + 1;
+  }
+  return answer;
+};
+"""
+
+axe = Axe()
+
+
+def assert_accessible(page: Page) -> None:
+    """Assert that axe-core finds nothing against WCAG 2.2 AA."""
+    rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
+    found = axe.run(page, options=rules).response["violations"]
+    assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found] == []
+
+
 @pytest.fixture(scope="module")
 def console(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One server for all journeys of a module."""
-    with serving(server_url, tmp_path_factory.mktemp("console"), AGENT_CONFIG=str(AGENTS)) as server:
+    with serving(
+        server_url, tmp_path_factory.mktemp("console"), AGENT_CONFIG=str(AGENTS), AGENT_PRICES=str(PRICES)
+    ) as server:
         yield server.wait_until_ready()
 
 
@@ -74,6 +106,12 @@ class Watched:
     def choose(self, agent: str) -> None:
         self.page.wait_for_selector(".welcome h1")
         self.page.select_option(".agent-select", label=agent)
+
+    def accepting(self) -> contextlib.AbstractContextManager[object]:
+        """Expect that the server accepts a run meanwhile."""
+        return self.page.expect_response(
+            lambda answer: answer.request.method == "POST" and answer.url.endswith("/runs") and answer.ok
+        )
 
     def answered(self, count: int = 1) -> None:
         """Wait until ``count`` answers stand there and nothing runs."""

@@ -8,22 +8,12 @@ from pathlib import Path
 
 import httpx
 import pytest
-from axe_playwright_python.sync_playwright import Axe
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Route
 
-from tests.console.conftest import watching
+from tests.console.conftest import SLOW_ANSWERS, assert_accessible, watching
 from tests.journeys.conftest import Served
 
 pytestmark = pytest.mark.timeout(240)
-
-axe = Axe()
-
-
-def assert_accessible(page: Page) -> None:
-    """Assert that axe-core finds nothing against WCAG 2.2 AA."""
-    rules = {"runOnly": ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]}
-    found = axe.run(page, options=rules).response["violations"]
-    assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found] == []
 
 
 def test_a_visitor_talks_to_an_agent(browser: Browser, console: Served) -> None:
@@ -34,7 +24,9 @@ def test_a_visitor_talks_to_an_agent(browser: Browser, console: Served) -> None:
         watched.say("What is 12*(3+4)?")
         watched.answered(2)
         assert "84" in page.inner_text(".row.ai >> nth=1")
-        assert re.search(r"\d+ in, \d+ out", page.inner_text(".row.ai >> nth=1"))
+        shown = re.search(r"(\d+) in, (\d+) out · \$(\d\.\d+)", page.inner_text(".row.ai >> nth=1"))
+        assert shown is not None
+        assert float(shown[3]) == pytest.approx((int(shown[1]) * 100 + int(shown[2]) * 200) / 1e6, rel=0.1)
         page.click(".call summary")
         assert '"expression": "12*(3+4)"' in page.inner_text(".call-body pre >> nth=0")
         assert page.inner_text(".call-state").startswith("done")
@@ -59,7 +51,8 @@ def test_a_visitor_talks_to_an_agent(browser: Browser, console: Served) -> None:
 
         # answer again, then edit the first message: both are branches of the history
         page.hover(".row.ai >> nth=3")
-        page.click(".row.ai >> nth=3 >> [aria-label='Answer again']")
+        with watched.accepting():
+            page.click(".row.ai >> nth=3 >> [aria-label='Answer again']")
         watched.answered(4)
         page.hover(".row.human >> nth=0")
         page.click(".row.human >> nth=0 >> [aria-label='Edit and send again']")
@@ -78,19 +71,6 @@ def test_a_visitor_talks_to_an_agent(browser: Browser, console: Served) -> None:
         assert page.evaluate("document.activeElement.getAttribute('aria-label')") == "Message"
 
 
-SLOW_ANSWERS = """
-const send = window.fetch;
-window.fetch = async (address, options) => {
-  const answer = await send(address, options);
-  if (options?.method === "POST" && String(address).endsWith("/runs")) {
-    await new Promise((go) => setTimeout(go, 1500));
-    window.slowAnswers = (window.slowAnswers ?? 0) + 1;
-  }
-  return answer;
-};
-"""
-
-
 def test_a_run_may_end_before_the_request_for_it_is_answered(browser: Browser, console: Served) -> None:
     with watching(browser, console) as watched:
         watched.page.add_init_script(SLOW_ANSWERS)
@@ -101,6 +81,116 @@ def test_a_run_may_end_before_the_request_for_it_is_answered(browser: Browser, c
             watched.page.wait_for_selector(f".row.ai >> text=echo: number {count}")
             watched.page.wait_for_function("count => window.slowAnswers >= count", arg=count)
             watched.answered(count)
+
+        # another client's message, which has its id from the server, can be answered again
+        thread = watched.page.url.split("/")[-1]
+        body = {"assistant_id": "echo", "input": "number 4", "stream_mode": "updates"}
+        assert httpx.post(f"{console.base}/threads/{thread}/runs", json=body).is_success
+        watched.answered(4)
+        watched.page.hover(".row.ai >> nth=3")
+        with watched.accepting():
+            watched.page.click(".row.ai >> nth=3 >> [aria-label='Answer again']")
+        watched.answered(4)
+
+        # a first run that is refused, and one that is accepted when its page was left
+        watched.page.click("text=New chat")
+        watched.choose("survey")
+        watched.say("PostgreSQL")
+        watched.page.wait_for_selector(".problem:not([hidden])")
+        watched.choose("echo")
+        watched.say("number 5")
+        watched.page.wait_for_url("**/console/threads/*")
+        watched.page.click("text=New chat")
+        watched.page.wait_for_selector(".welcome h1")
+        count = watched.page.evaluate("window.slowAnswers")
+        watched.say("number 6")
+        watched.page.click("a.nav >> text=Inbox")
+        watched.page.wait_for_function("count => window.slowAnswers > count", arg=count)
+        watched.page.wait_for_selector(".threads >> text=number 6")
+        assert watched.page.url.endswith("/console/inbox")
+        watched.complaints.clear()  # what the browser says of the refusal
+
+
+def test_a_page_that_was_left_does_nothing(browser: Browser, console: Served) -> None:
+    with watching(browser, console) as watched:
+        page = watched.page
+        page.clock.install()
+        held: list[Route] = []
+
+        def hold(route: Route) -> None:
+            held.append(route)
+
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url.partition("/api/v1")[2].partition("?")[0]))
+        for pattern in ("/pages/usage.js$", "/api/v1/(health|documents|runs/search)([?]|$)"):
+            page.route(re.compile(pattern), hold)
+        thread = httpx.post(f"{console.base}/threads", json={}).json()["thread_id"]
+        watched.open(f"console/threads/{thread}")
+        page.wait_for_selector("text=History")
+
+        # a module that comes late replaces no page: the conversation is closed when it is left
+        with page.expect_request("**/pages/usage.js"):
+            page.click("a.nav >> text=Usage")
+        with page.expect_request(f"**/{thread}/stream"):
+            page.click(".thread >> nth=0")
+        with page.expect_response("**/pages/usage.js"):
+            held.pop().continue_()
+        page.evaluate("() => 0")
+        with page.expect_event("requestfailed", lambda request: request.url.endswith(f"/{thread}/stream")):
+            page.click("a.nav >> text=Inbox")
+
+        # a page whose first answer comes after it was left asks nothing more
+        for name, path in {"Runs": "/runs/search", "Documents": "/documents", "Health": "/health"}.items():
+            with page.expect_request(f"**/api/v1{path}*"):
+                page.click(f"a.nav >> text={name}")
+            page.click("a.nav >> text=Inbox")
+            page.wait_for_selector("main h1 >> text=Inbox")
+            with page.expect_response(f"**/api/v1{path}*"):
+                held.pop().continue_()
+            page.evaluate("() => 0")
+        page.unroute_all()
+        asked.clear()
+        page.clock.run_for(20_000)
+        page.wait_for_function("() => true")
+        assert asked
+        assert {"/runs/search", "/documents", "/health"}.isdisjoint(asked)
+
+
+def test_a_busy_server_is_not_a_lost_one(browser: Browser, console: Served) -> None:
+    with watching(browser, console) as watched:
+        page = watched.page
+        probes: list[str] = []
+        refused: list[Route] = []
+        page.on("request", lambda request: probes.append(request.url) if "health/ready" in request.url else None)
+
+        def refuse(route: Route) -> None:
+            refused.append(route)
+            if len(refused) < 3:
+                route.fulfill(status=429, headers={"Retry-After": "1"}, json={"detail": "Too many streams are open."})
+            else:
+                route.continue_()
+
+        thread = httpx.post(f"{console.base}/threads", json={}).json()["thread_id"]
+        page.route(f"**/{thread}/stream", refuse)
+        watched.open(f"console/threads/{thread}")
+        watched.say("Hello")
+        watched.answered()
+        assert len(refused) == 3
+        assert probes == []
+
+        away = {"detail": "The database is unreachable. Try again later."}
+        page.route("**/documents?*", lambda route: route.fulfill(status=503, headers={"Retry-After": "1"}, json=away))
+        page.click("a.nav >> text=Documents")
+        page.wait_for_selector("text=The database is unreachable.")
+        watched.complaints.clear()  # what the browser says of answers that are errors
+
+        # an origin that is not secure has no clipboard of its own
+        page.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
+        page.goto(f"{watched.url}console/call")
+        page.click("[aria-label='Copy code']")
+        page.focus("[aria-label='Find a thread']")
+        page.keyboard.press("Control+V")
+        assert "curl" in page.input_value("[aria-label='Find a thread']")
 
 
 def test_a_person_answers_from_the_inbox_and_in_the_chat(browser: Browser, console: Served) -> None:
@@ -159,7 +249,7 @@ def test_hostile_content_does_nothing(browser: Browser, console: Served) -> None
         assert page.evaluate("window.hacked") is None
         assert "<script>" in page.inner_text(".call-body")
         answer = page.locator(".row.ai .markdown").last
-        assert answer.locator("script, iframe, svg:not(.icon), style, form, [onerror], [onload]").count() == 0
+        assert answer.locator("script, iframe, svg:not(.icon), style, form, [onerror], [onload], .banner").count() == 0
         hrefs = answer.locator("a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
         assert all(href is None or href.startswith("https://evil.example/") for href in hrefs)
         assert page.inner_text(".bubble").startswith("<img src=x")
@@ -194,6 +284,16 @@ def test_a_run_is_stopped_and_a_lost_server_loses_nothing(browser: Browser, cons
         page.wait_for_selector(".bubble >> text=What now?")
         page.wait_for_selector(".row.ai >> text=tool wait answered: done")
         assert page.input_value(".composer textarea") == ""
+        watched.page.wait_for_selector(".live", state="hidden")
+
+        # the history of a run that goes on
+        watched.say("call wait seconds=2")
+        page.wait_for_selector(".call-state.running")
+        page.click("text=History")
+        page.wait_for_selector(".run >> nth=0 >> .status.running")
+        page.wait_for_selector(".graph .node.lit text >> text=tools")
+        page.wait_for_selector(".run >> nth=0 >> .status.success")
+        assert "tools" in page.inner_text(".times >> nth=0")
         watched.complaints.clear()  # what the browser says of requests that failed
 
 
@@ -210,7 +310,8 @@ def test_a_thread_goes_on_from_its_history(browser: Browser, console: Served) ->
         assert re.search(r"queue \d+ m?s · input \d+ m?s · agent \d+ m?s · tools", page.inner_text(".times"))
         page.click(".checkpoint >> text=input >> nth=0")
         page.click("text=Go on from here")
-        page.click("button:text-is('Go on')")
+        with watched.accepting():
+            page.click("button:text-is('Go on')")
         page.wait_for_url(f"**/console/threads/{thread}")
         page.wait_for_selector(".row.human")
         watched.answered(2)
@@ -273,13 +374,42 @@ def test_an_operator_finds_stops_and_repeats_runs(browser: Browser, console: Ser
         page.locator("tr", has_text="A long one").first.locator("text=Stop").click()
         page.wait_for_function("() => document.querySelectorAll('.status.running, .status.pending').length === 0")
 
-        page.click("a.nav >> text=Usage")
-        row = page.locator("tr", has_text="echo")
+
+def test_an_operator_sees_usage_queue_and_settings(browser: Browser, console: Served) -> None:
+    with httpx.Client(base_url=console.base, timeout=60) as http, watching(browser, console) as watched:
+        for agent in ("echo", "assistant"):
+            assert http.post("/runs/wait", json={"assistant_id": agent, "input": "What is 2+3?"}).is_success
+        page = watched.open("console/usage")
+        row = page.locator("[aria-label='Usage by agent'] tr", has_text="echo")
         row.wait_for()
-        runs = http.post("/runs/search", json={"assistant_id": "echo", "limit": 1000}).json()
-        counted = [len(runs), 0, *(sum(run["usage"][f"{name}_tokens"] for run in runs) for name in ("input", "output"))]
+        [echo] = [one for one in http.get("/usage?by=agent").json() if one["agent"] == "echo"]
+        assert echo["runs"] >= 1
+        counted = [echo[name] for name in ("runs", "failed", "input_tokens", "output_tokens")]
         assert [int(text.replace(",", "")) for text in row.locator("td").all_inner_texts()[:4]] == counted
+        page.wait_for_selector("tr >> text=scripted:demo")
+        page.select_option("[aria-label='Measure']", "dollars")
+        page.wait_for_selector("svg[aria-label^='Cost by day']")
         assert page.locator(".chart rect").count() >= 1
+        assert_accessible(page)
+
+        thread = http.post("/threads", json={}).json()["thread_id"]
+        body = {"assistant_id": "refunds", "input": "call wait seconds=60"}
+        run = http.post(f"/threads/{thread}/runs", json=body).json()["run_id"]
+        page.click("a.nav >> text=Queue")
+        page.wait_for_selector("td >> text=refunds")
+        assert "1 of 1 worker processes" in page.inner_text("main")
+        assert page.locator("[aria-label='Workers that hold runs'] tbody tr").count() == 1
+        assert_accessible(page)
+        assert http.post(f"/threads/{thread}/runs/{run}/cancel").is_success
+        page.wait_for_selector("text=No process holds a run now.")
+        page.click("a.nav >> text=Settings")
+        page.wait_for_selector("dt >> text=AGENT_CONFIG")
+        assert page.locator("dt >> text=AGENT_LEASE_SECONDS").count() == 0
+        page.uncheck("[type=checkbox]")
+        page.fill("[aria-label='Find a setting']", "database_url")
+        page.wait_for_selector("dt >> text=MIGRATE_DATABASE_URL")
+        assert "***" in page.inner_text("dl")
+        assert "postgresql:" not in page.inner_text("dl")
         assert_accessible(page)
 
 
@@ -316,7 +446,8 @@ def test_every_page_fits_a_phone(browser: Browser, console: Served) -> None:
         run = waited.headers["content-location"].split("/")[-1]
         page = watched.open("console/runs")
         page.set_viewport_size({"width": 390, "height": 800})
-        paths = ("", "inbox", "runs", "agents", "store", "documents", "crons", "webhooks", "usage", "health", "call")
+        names = "inbox runs agents store documents crons webhooks call queue usage health settings"
+        paths = ("", *names.split())
         of_thread = (f"threads/{thread}", f"threads/{thread}/history/{run}", f"compare/{thread}.{run}/{thread}.{run}")
         for path in (*paths, *of_thread):
             watched.open(f"console/{path}")
@@ -347,11 +478,8 @@ def test_an_operator_works_with_memory_documents_and_crons(browser: Browser, con
 
         page.click("a.nav >> text=Documents")
         page.wait_for_selector("text=No document yet")
-        note = {
-            "name": "note.md",
-            "mimeType": "text/markdown",
-            "buffer": b"# Tea\n\nGreen tea is brewed at 80 degrees.",
-        }
+        content = b"# Tea\n\nGreen tea is brewed at 80 degrees."
+        note = {"name": "note.md", "mimeType": "text/markdown", "buffer": content}
         page.set_input_files("input[type=file]", note)  # type: ignore[arg-type]
         page.wait_for_selector(".status.ready")
         page.fill("[aria-label='Find passages']", "brewed at 80")

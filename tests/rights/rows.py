@@ -29,7 +29,7 @@ async def fill(url: str, tenant_id: UUID, person: str) -> None:
     """Insert a thread, run, cron, assistant and item of ``person``, and a row for them in every other table."""
     connection = await asyncpg.connect(url)
     ids: dict[str, Any] = {name: new_id() for name in IDS}
-    own = {"tenant_id": tenant_id, "user_id": person, "actor": person, **ids}
+    own = {"tenant_id": tenant_id, "user_id": person, "actor": person, "requested_by": person, **ids}
     try:
         await connection.execute("set session_replication_role = replica")
         by_table: dict[str, dict[str, str]] = {}

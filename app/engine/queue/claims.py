@@ -355,4 +355,12 @@ def _with(entry: AcceptEntry, reserved: BudgetReservation) -> AcceptEntry:
 def account_of(budgets: Budgets, claimed: ClaimedRun, request: RunRequest) -> RunAccount:
     """Return the account that the run spends on; its previous owner has released what it had not used."""
     reserved = None if request.reserved is msgspec.UNSET else request.reserved
-    return RunAccount(budgets, claimed.tenant_id, reserved, continued=claimed.epoch > 1)
+    requested_by = "" if request.requested_by is msgspec.UNSET else request.requested_by
+    return RunAccount(
+        budgets,
+        claimed.tenant_id,
+        reserved,
+        continued=claimed.epoch > 1,
+        agent=claimed.agent,
+        requested_by=requested_by,
+    )

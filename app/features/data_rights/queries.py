@@ -84,6 +84,7 @@ _OWN = {
     "assistant_versions": "x.metadata @> $2",
     "api_keys": "x.user_id = $2::jsonb ->> 'user_id'",
     "audit_log": "$2::jsonb ->> 'user_id' in (x.actor, x.subject)",
+    "usage_by_day": "x.requested_by = $2::jsonb ->> 'user_id'",
 }
 """Conditions on columns of a table's own that identify the person."""
 

@@ -4,5 +4,5 @@
 - ``budgets``, ``prices``: tokens and dollars; ``storage_quota``: stored bytes
 - ``queries``: SQL of limits
 - ``structs``: limits, budgets and usage of tenants
-- ``tables``: spending on models, one row per tenant and day, and stored bytes, one row per tenant
+- ``tables``: spending on models, one row per tenant and day, whose it was, and stored bytes, one row per tenant
 """

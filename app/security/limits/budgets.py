@@ -22,13 +22,14 @@ from app.base.clock import now
 from app.base.errors import BudgetSpent, Limited, Unavailable
 from app.base.tasks import Tasks
 from app.base.ttl_cache import TTLCache
+from app.domain.lifecycle import TERMINAL, RunStatus
 from app.domain.messages import Usage
 from app.infra.db.engine import Database
 from app.infra.telemetry.meters import Meters
 from app.security.limits import queries
 from app.security.limits.limiter import COST, CRONS, LLM, QUEUED, RUNS, TOKENS, Limiter
 from app.security.limits.prices import MILLION, Prices
-from app.security.limits.structs import BudgetReservation, TenantLimits
+from app.security.limits.structs import BudgetReservation, TenantLimits, UsageKey, UsageSums
 from app.security.limits.token_buckets import BucketTake
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,7 @@ log = structlog.get_logger(__name__)
 FLUSH_SECONDS = 1.0
 LIMITS_TTL = 5.0
 MAX_CACHED_LIMITS = 10_000
+FAILED = (RunStatus.ERROR, RunStatus.TIMEOUT)
 
 
 class SpendingChange(msgspec.Struct):
@@ -69,6 +71,7 @@ class Budgets:
         self._model_of = model_of
         self._clock = clock
         self._changes: dict[tuple[UUID, date], SpendingChange] = {}
+        self._usage: dict[UsageKey, UsageSums] = {}
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._cached_limits: TTLCache[UUID, TenantLimits] = TTLCache(MAX_CACHED_LIMITS, LIMITS_TTL)
         self._tasks = Tasks("budgets")
@@ -172,10 +175,15 @@ class Budgets:
             self._cached_limits.put(tenant_id, known, until=until)
         return known
 
+    def count(self, key: UsageKey, sums: UsageSums) -> None:
+        """Count ``sums`` as the usage of ``key``."""
+        self._usage.setdefault(key, UsageSums()).add(sums)
+
     def charge(self, tenant_id: UUID, model: str, tokens: int) -> None:
         """Record tokens used outside of a run, as by embeddings (``app.providers.llm.registry``)."""
         day = self.today()
         used = BudgetReservation(day, tokens, self.prices.cost(model, tokens, 0))
+        self.count(UsageKey(tenant_id, day, "", "", model), UsageSums(input_tokens=tokens, spent=used.cost))
         self.spend(tenant_id, used, reserved=BudgetReservation(day, 0, 0.0), model=model)
 
     @contextlib.asynccontextmanager
@@ -204,7 +212,8 @@ class Budgets:
             yield
 
     async def flush(self) -> None:
-        """Write what was spent, and charge the tokens. Failed writes are retried."""
+        """Write what was spent, by whom, and charge the tokens. Failed writes are retried."""
+        await self._flush_usage()
         changes, self._changes = self._changes, {}
         if not changes:
             return
@@ -218,6 +227,22 @@ class Budgets:
         elif failed is not None:
             for key, change in changes.items():
                 self._put_back(key, change)
+
+    async def _flush_usage(self) -> None:
+        usage, self._usage = self._usage, {}
+        if not usage:
+            return
+        rows = [
+            (*key, one.runs, one.failed, one.input_tokens, one.output_tokens, dollars(one.spent))
+            for key, one in usage.items()
+        ]
+        try:
+            async with self._database.engine_connection() as connection:
+                await connection.execute(queries.COUNT_USAGE, *(list(column) for column in zip(*rows, strict=True)))
+        except Exception as error:  # noqa: BLE001  an edge: whatever the driver raises, usage is counted later
+            log.warning("usage_waits", rows=len(rows), error=type(error).__name__)
+            for key, one in usage.items():
+                self.count(key, one)
 
     async def _write(self, changes: dict[tuple[UUID, date], SpendingChange]) -> Exception | None:
         """Write ``changes`` in one statement and charge their tokens; return the error if the database refuses them."""
@@ -295,15 +320,24 @@ class RunAccount:
     """Account of one run's spending in this process.
 
     ``reserved`` is the run's reservation, None if nothing is limited; a ``continued`` run has to reserve again when it
-    spends.
+    spends. Its usage is that of ``agent``, for ``requested_by`` (a key or user).
     """
 
     def __init__(
-        self, budgets: Budgets, tenant_id: UUID, reserved: BudgetReservation | None, *, continued: bool = False
+        self,
+        budgets: Budgets,
+        tenant_id: UUID,
+        reserved: BudgetReservation | None,
+        *,
+        continued: bool = False,
+        agent: str = "",
+        requested_by: str = "",
     ) -> None:
         self._budgets = budgets
         self._tenant_id = tenant_id
         self.tenant = str(tenant_id)
+        self._agent = agent
+        self._requested_by = requested_by
         self._limited = reserved is not None
         self._chunk = reserved.cost if reserved is not None else 0.0
         if reserved is None or continued:
@@ -338,6 +372,7 @@ class RunAccount:
         used = BudgetReservation(left.day, input_tokens + output_tokens, cost)
         covered = BudgetReservation(left.day, min(left.tokens, used.tokens), min(left.cost, cost))
         self.cost += cost
+        self._count(left.day, model, UsageSums(input_tokens=input_tokens, output_tokens=output_tokens, spent=cost))
         self._owed += cost - covered.cost
         self._budgets.spend(self._tenant_id, used, reserved=covered, model=model)
         self._left = BudgetReservation(left.day, left.tokens - covered.tokens, left.cost - covered.cost)
@@ -354,8 +389,13 @@ class RunAccount:
                 self._budgets.release(self._tenant_id, BudgetReservation(self._left.day, 0, owed))
                 self._left.cost += more - owed
 
-    def close(self) -> None:
-        """Release the rest of the reservation: the run has ended here."""
+    def _count(self, day: date, model: str, sums: UsageSums) -> None:
+        self._budgets.count(UsageKey(self._tenant_id, day, self._agent, self._requested_by, model), sums)
+
+    def close(self, status: str) -> None:
+        """Release the rest of the reservation: the run has ended with ``status``, or left this process."""
+        if status in TERMINAL:
+            self._count(self._budgets.today(), "", UsageSums(runs=1, failed=int(status in FAILED)))
         if self._limited:
             self._budgets.release(self._tenant_id, self._left)
         self._left = BudgetReservation(

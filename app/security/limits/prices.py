@@ -1,6 +1,7 @@
 """Prices of models."""
 
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -28,6 +29,9 @@ class Prices:
 
     def __init__(self, own: str = "") -> None:
         self._prices = _read(DEFAULTS) | (_read(Path(own)) if own else {})
+
+    def __iter__(self) -> Iterator[tuple[str, Price]]:
+        return iter(self._prices.items())
 
     def of(self, model: str) -> Price:
         """Return the price of ``model``: that of the longest matching prefix."""

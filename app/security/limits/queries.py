@@ -188,11 +188,25 @@ returning ((s.spent + s.reserved) / $4)::float8
 
 SPEND = """
 insert into spending as s (tenant_id, day, reserved, spent, tokens)
-select * from unnest($1::uuid[], $2::date[], $3::numeric[], $4::numeric[], $5::bigint[])
+select * from unnest($1::uuid[], $2::date[], $3::numeric[], $4::numeric[], $5::bigint[]) order by 1, 2
 on conflict (tenant_id, day) do update
 set reserved = greatest(s.reserved + excluded.reserved, 0), spent = s.spent + excluded.spent,
   tokens = s.tokens + excluded.tokens
 """
+
+COUNT_USAGE = """
+insert into usage_by_day as u (
+  tenant_id, day, agent, requested_by, model, runs, failed, input_tokens, output_tokens, spent)
+select * from unnest(
+  $1::uuid[], $2::date[], $3::text[], $4::text[], $5::text[], $6::bigint[], $7::bigint[], $8::bigint[], $9::bigint[],
+  $10::numeric[])
+order by 1, 2, 3, 4, 5
+on conflict (tenant_id, day, agent, requested_by, model) do update
+set runs = u.runs + excluded.runs, failed = u.failed + excluded.failed,
+  input_tokens = u.input_tokens + excluded.input_tokens, output_tokens = u.output_tokens + excluded.output_tokens,
+  spent = u.spent + excluded.spent
+"""
+"""In the order of the key, as all processes write: in another one two could wait for each other."""
 
 SPENT = "select (spent + reserved)::float8 from spending where tenant_id = $1 and day = $2"
 

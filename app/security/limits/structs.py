@@ -1,6 +1,8 @@
 """Limits, budgets and usage of tenants."""
 
 from datetime import date, datetime
+from typing import NamedTuple
+from uuid import UUID
 
 import msgspec
 
@@ -39,6 +41,33 @@ class DaySpending(msgspec.Struct, frozen=True):
     spent: float
     reserved: float
     tokens: int
+
+
+class UsageKey(NamedTuple):
+    """Whose usage it is: ``agent`` by its configured name, empty outside of runs; ``requested_by`` a key or user, empty
+    if unknown; ``model`` as ``vendor:model``, empty for the counts of runs.
+    """
+
+    tenant_id: UUID
+    day: date
+    agent: str
+    requested_by: str
+    model: str
+
+
+class UsageSums(msgspec.Struct):
+    """Runs that have ended, those of them that failed, tokens, and dollars."""
+
+    runs: int = 0
+    failed: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    spent: float = 0.0
+
+    def add(self, other: "UsageSums") -> None:
+        """Add ``other`` to it."""
+        for name in self.__struct_fields__:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
 
 
 class StorageUsage(msgspec.Struct, frozen=True):

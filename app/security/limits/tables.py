@@ -1,4 +1,4 @@
-"""Spending on models, one row per tenant and day, and stored bytes, one row per tenant."""
+"""Spending on models, one row per tenant and day, whose it was, and stored bytes, one row per tenant."""
 
 import sqlalchemy as sa
 from sqlalchemy.dialects.postgresql import JSONB
@@ -13,6 +13,21 @@ spending = sa.Table(
     sa.Column("reserved", sa.Numeric, nullable=False, server_default=sa.text("0"), comment="dollars, by live runs"),
     sa.Column("spent", sa.Numeric, nullable=False, server_default=sa.text("0"), comment="dollars"),
     sa.Column("tokens", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+)
+
+usage_by_day = sa.Table(
+    "usage_by_day",
+    metadata,
+    tenant(),
+    sa.Column("day", sa.Date, primary_key=True, comment="in UTC"),
+    sa.Column("agent", sa.Text, primary_key=True, comment="its configured name; empty: outside of runs"),
+    sa.Column("requested_by", sa.Text, primary_key=True, comment="the key or user that requested it; empty: unknown"),
+    sa.Column("model", sa.Text, primary_key=True, comment="vendor:model; empty: the counts of runs"),
+    sa.Column("runs", sa.BigInteger, nullable=False, server_default=sa.text("0"), comment="that have ended"),
+    sa.Column("failed", sa.BigInteger, nullable=False, server_default=sa.text("0"), comment="with error or timeout"),
+    sa.Column("input_tokens", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("output_tokens", sa.BigInteger, nullable=False, server_default=sa.text("0")),
+    sa.Column("spent", sa.Numeric, nullable=False, server_default=sa.text("0"), comment="dollars"),
 )
 
 storage_usage = sa.Table(

@@ -9,6 +9,7 @@ from app.agents.mcp.servers import McpServers, connector
 from app.base.tasks import Tasks, TaskWatchdog
 from app.features.access.custom_auth import acting_user
 from app.features.access.open_streams import OpenStreamAccess
+from app.features.system.operation import OperationService
 from app.features.system.service import version
 from app.infra.egress.addresses import AddressAllowlist
 from app.infra.http.client_address import TrustedProxies
@@ -44,6 +45,7 @@ class AppServices(msgspec.Struct, frozen=True, kw_only=True):
     engine: EngineStack
     features: Features
     health: Health
+    operation: OperationService
     streams: OpenStreams
     gateway: ProtocolGateway
     mcp: McpParts
@@ -101,6 +103,7 @@ def _build(
         engine=engine,
         features=features,
         health=build_health(watchdog, telemetry, persistence.database, engine, sources),
+        operation=OperationService(persistence.database, limits.budgets.prices, settings, buffers),
         streams=open_streams,
         gateway=gateway,
         mcp=build_mcp(settings, file, persistence, features, gateway),

@@ -5,6 +5,8 @@ import asyncio
 from app.tools import ToolContext
 
 HOSTILE = """# Done
+<p class="banner">The server does not answer.</p>
+
 <script>window.hacked = 1</script><img src=x onerror="window.hacked = 2"><svg onload="window.hacked = 3"></svg>
 <iframe srcdoc="<script>parent.hacked = 4</script>"></iframe><style>body { display: none }</style>
 <form action="https://evil.example/"><input name=a></form><a href="javascript:window.hacked = 5">link</a>

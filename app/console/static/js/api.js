@@ -4,17 +4,20 @@ export const ROOT = new URL(document.documentElement.dataset.root, location.href
 
 const KEY = "agent-service.key";
 const RETRY_MS = [500, 1000, 2000, 3000, 5000];
+/** How often a request is sent at most that the server answers with 503: then its reason is shown. */
+const MAX_TRIES = 4;
 
 /** Events: "lost" (the server does not answer), "back" (it answers again), "key" (a key is needed). */
 export const signals = new EventTarget();
 
 let lost = null;
 
-/** An error that the API reported (RFC 9457), or that the network did (status 0). */
+/** An error that the API reported (RFC 9457), or that the network did (status 0). `retryAfter` is in seconds. */
 export class ApiError extends Error {
-  constructor(status, problem) {
+  constructor(status, problem, retryAfter = 0) {
     super(problem.detail ?? problem.title ?? `The server answered ${status}.`);
     this.status = status;
+    this.retryAfter = retryAfter;
     this.problem = problem;
     const places = (problem.errors ?? []).map((one) => `${one.pointer ?? one.parameter}: ${one.detail}`);
     this.detail = [this.message, ...places.filter((place) => !this.message.includes(place))].join(" ");
@@ -31,7 +34,16 @@ export function keepKey(key) {
 
 export const address = (path) => new URL(`api/v1${path}`, ROOT);
 
-const sleep = (ms) => new Promise((done) => setTimeout(done, ms));
+/** Wait; `signal` ends it early. */
+export const sleep = (ms, signal) => new Promise((resolve) => {
+  const done = () => {
+    clearTimeout(timer);
+    signal?.removeEventListener("abort", done);
+    resolve();
+  };
+  const timer = setTimeout(done, ms);
+  signal?.addEventListener("abort", done);
+});
 
 /** Resolve when the server answers again; while it does not, the page shows so. */
 export function serverIsBack() {
@@ -65,7 +77,7 @@ export function needKey(detail) {
 export async function request(path, { method = "GET", headers = {}, signal, ...rest } = {}) {
   const sent = { ...headers };
   const repeatable = method !== "POST" || "Idempotency-Key" in sent;
-  for (;;) {
+  for (let tries = 1; ; ) {
     if (storedKey()) sent.Authorization = `Bearer ${storedKey()}`;
     let answer;
     try {
@@ -82,12 +94,12 @@ export async function request(path, { method = "GET", headers = {}, signal, ...r
       await needKey(storedKey() ? problem.detail : "");
       continue;
     }
-    if (answer.status === 503 && answer.headers.has("Retry-After") && repeatable) {
-      await sleep(Math.min(10, Number(answer.headers.get("Retry-After")) || 1) * 1000);
-      continue;
+    if (answer.ok) return answer;
+    const retryAfter = Math.min(10, Number(answer.headers.get("Retry-After")) || 0);
+    if (answer.status !== 503 || !retryAfter || !repeatable || tries++ >= MAX_TRIES) {
+      throw new ApiError(answer.status, await answer.json().catch(() => ({})), retryAfter);
     }
-    if (!answer.ok) throw new ApiError(answer.status, await answer.json().catch(() => ({})));
-    return answer;
+    await sleep(retryAfter * 1000, signal);
   }
 }
 

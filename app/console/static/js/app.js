@@ -2,8 +2,9 @@
 
 import { get, keepKey, ROOT, signals, storedKey } from "./api.js";
 import { ago, button, fill, h, icon, iconButton, problemPlace } from "./dom.js";
+import { loadPrices } from "./prices.js";
 import { current, go, link, onNavigate } from "./router.js";
-import { agents, changes, loadAgents, loadThreads, recentThreads, titleOf, waitingThreads } from "./state.js";
+import { changes, loadAgents, loadThreads, recentThreads, SHOWN, titleOf, waitingThreads } from "./state.js";
 import { ChatPage } from "../pages/chat.js";
 
 const THEME = "agent-service.theme";
@@ -12,7 +13,7 @@ const THREADS_EVERY = 15_000;
 const NAVIGATION = [
   ["inbox", "Inbox", "inbox"], ["runs", "Runs", "runs"], ["agents", "Agents", "agents"], ["store", "Memory", "store"],
   ["documents", "Documents", "documents"], ["crons", "Crons", "cron"], ["webhooks", "Webhooks", "webhooks"],
-  ["usage", "Usage", "usage"], ["health", "Health", "health"],
+  ["queue", "Queue", "queue"], ["usage", "Usage", "usage"], ["health", "Health", "health"], ["settings", "Settings", "settings"],
 ];
 
 /** Pages by the first part of their address; each is loaded when it is first opened. */
@@ -26,8 +27,10 @@ const PAGES = {
   crons: () => import("../pages/crons.js"),
   webhooks: () => import("../pages/webhooks.js"),
   runs: () => import("../pages/runs.js"),
+  queue: () => import("../pages/queue.js"),
   usage: () => import("../pages/usage.js"),
   health: () => import("../pages/health.js"),
+  settings: () => import("../pages/settings.js"),
 };
 
 class App {
@@ -64,6 +67,7 @@ class App {
     addEventListener("keydown", (event) => this._keys(event));
     document.addEventListener("visibilitychange", () => !document.hidden && loadThreads().catch(() => {}));
     onNavigate(() => this._show());
+    loadPrices();
     await loadAgents().catch((error) => this._fail(error));
     performance.mark("console:ready");
     await this._show();
@@ -77,14 +81,18 @@ class App {
     const path = current();
     this._menu(false);
     this._page?.close?.();
+    this._page = null;
     const turn = (this._turn = Symbol(path));
     try {
-      this._page = await pageOf(path);
-      if (this._turn !== turn) return this._page.close?.();
-      fill(this._main, this._page.element);
-      document.title = `${this._page.title ?? "Chat"} · agent-service`;
+      const page = await pageOf(path);
+      if (this._turn !== turn) return page.close?.();
+      this._page = page;
+      const entitle = () => (document.title = `${page.title ?? "Chat"} · agent-service`);
+      fill(this._main, page.element);
+      entitle();
       this._mark();
-      await this._page.show?.();
+      await page.show?.();
+      if (this._turn === turn) entitle();
     } catch (error) {
       if (this._turn === turn) this._fail(error);
     }
@@ -136,7 +144,7 @@ class App {
       const path = `threads/${thread.thread_id}`;
       return h("a.thread", { href: link(path), "data-go": path, "data-page": path },
         h("span.dot", { class: thread.status, title: thread.status }), h("span.thread-title", { dir: "auto" }, titleOf(thread)), ago(thread.updated_at));
-    }), !shown.length && h("p.faint", null, words ? "No thread has these words." : "No thread yet."));
+    }), threadsNote(words, shown.length));
     if (focused) this._threads.querySelector(`[data-page="${CSS.escape(focused)}"]`)?.focus();
     const count = waitingThreads();
     this._badge.hidden = !count;
@@ -151,6 +159,15 @@ class App {
       location.reload();
     }, { kind: "quiet" }));
   }
+}
+
+/** What stands below the listed threads: they are the newest ones, and only these are searched. */
+function threadsNote(words, shown) {
+  const known = recentThreads().length;
+  const among = known === SHOWN ? ` of the newest ${SHOWN}` : "";
+  if (words) return !shown && h("p.faint", null, `No thread${among} has these words.`);
+  if (!known) return h("p.faint", null, "No thread yet.");
+  return among && h("p.faint", null, `The newest ${SHOWN} threads. Their runs, and all older ones, are under Runs.`);
 }
 
 async function pageOf(path) {

@@ -9,7 +9,7 @@ export class Composer {
   /** `send(content)` may reject; then all that was written stays. `stop()` ends the live run. */
   constructor({ send, stop, draftKey = "new" }) {
     this._send = send;
-    this._key = `agent-service.draft.${draftKey}`;
+    this.draftKey = draftKey;
     this._files = [];
     this._problem = problemPlace();
     this._chips = h("div.chips");
@@ -38,6 +38,11 @@ export class Composer {
       this._attach(event.dataTransfer.files);
     });
     requestAnimationFrame(() => this._typed());
+  }
+
+  /** The thread whose draft is kept. */
+  set draftKey(key) {
+    this._key = `agent-service.draft.${key}`;
   }
 
   set running(running) {
@@ -70,6 +75,7 @@ export class Composer {
     if (this._sending || !(text.trim() || this._files.length)) return;
     const content = this._files.length
       ? [...(text.trim() ? [{ type: "text", text }] : []), ...this._files.map((file) => file.block)] : text;
+    const key = this._key;
     this._sending = true;
     this._problem.show(null);
     this._typed();
@@ -77,7 +83,7 @@ export class Composer {
       await this._send(content);
       this._files = [];
       if (this.input.value === text) this.input.value = "";
-      sessionStorage.removeItem(this._key);
+      sessionStorage.removeItem(key);
       this._chipped();
     } catch (error) {
       this._problem.show(error);

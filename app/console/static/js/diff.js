@@ -4,7 +4,7 @@ import { h, pretty } from "./dom.js";
 import { textOf } from "./session.js";
 
 /** Return rows `{path, before, after}` of what differs; lists of messages become one row a message. */
-export function differences(before, after, path = "") {
+function differences(before, after, path = "") {
   if (same(before, after)) return [];
   if (isList(before) && isList(after)) return listDifferences(before, after, path);
   if (isObject(before) && isObject(after)) {

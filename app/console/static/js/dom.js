@@ -11,6 +11,8 @@ const ICONS = {
   documents: "M7 3h7l4 4v14H7zM14 3v4h4M10 12h5M10 16h5",
   webhooks: "M4 12h12M11 6l6 6-6 6M20 5v14",
   usage: "M4 20V10M10 20V4M16 20v-8M21 20H3",
+  queue: "M4 5h9M4 10h9M4 15h9M4 20h9M17 8v9M14 14l3 3 3-3",
+  settings: "M4 7h9M17 7h3M15 5v4M4 12h3M11 12h9M9 10v4M4 17h9M17 17h3M15 15v4",
   health: "M3 12h4l2.5-6 4 12 2.5-6H21",
   agents: "M12 4v3M6 7h12v11H6zM9.5 12v1M14.5 12v1M3 11v4M21 11v4",
   plus: "M12 5v14M5 12h14",
@@ -27,12 +29,10 @@ const ICONS = {
   code: "M8 7l-5 5 5 5M16 7l5 5-5 5",
   tool: "M14.5 6a4 4 0 0 0-5 5L4 16.5 7.5 20l5.5-5.5a4 4 0 0 0 5-5l-2.5 2.5-3-3z",
   attach: "M19 11l-7.5 7.5a4.5 4.5 0 0 1-6.400-6.400L13 4.5a3 3 0 0 1 4.300 4.300L9.5 16.5a1.5 1.5 0 0 1-2.100-2.100L14 8",
-  trash: "M5 7h14M9 7V4h6v3M7 7l1 13h8l1-13",
   check: "M5 12.5 10 17.5 19 7",
   sun: "M12 8a4 4 0 1 1 0 8 4 4 0 0 1 0-8zM12 2v2M12 20v2M2 12h2M20 12h2M5 5l1.400 1.400M17.600 17.600 19 19M5 19l1.400-1.400M17.600 6.400 19 5",
   moon: "M20 14A8.5 8.5 0 1 1 10 4a7 7 0 0 0 10 10z",
   down: "M6 9l6 6 6-6",
-  right: "M9 6l6 6-6 6",
   search: "M10.5 4a6.5 6.5 0 1 1 0 13 6.5 6.5 0 0 1 0-13zM15.5 15.5 20 20",
   key: "M8 12a4 4 0 1 1 0 5 4 4 0 0 1 0-5zM11 13 20 4M17 7l3 3",
   warn: "M12 4 2.5 20h19zM12 10v4M12 17v.5",
@@ -131,6 +131,11 @@ export function duration(milliseconds) {
 const NUMBER = new Intl.NumberFormat();
 export const number = (value) => NUMBER.format(value);
 
+const MONEY = new Intl.NumberFormat("en", { style: "currency", currency: "USD" });
+const SMALL_MONEY = new Intl.NumberFormat("en", { style: "currency", currency: "USD", maximumSignificantDigits: 2 });
+/** Dollars; of small amounts two digits that count. */
+export const dollars = (value) => (value && Math.abs(value) < 0.1 ? SMALL_MONEY : MONEY).format(value);
+
 export function bytes(value) {
   const units = ["B", "kB", "MB", "GB"];
   const power = value < 1000 ? 0 : Math.min(3, Math.floor(Math.log10(value) / 3));
@@ -145,11 +150,30 @@ export function pretty(value, limit = 100_000) {
 
 export const status = (name) => h(`span.status.${name}`, null, name);
 
+/** Copy a text, and show on `button` whether that was possible. */
 export async function copy(text, button) {
-  await navigator.clipboard.writeText(text);
+  const copied = await (navigator.clipboard?.writeText(text) ?? Promise.reject()).then(() => true, () => copySelected(text));
+  if (button.dataset.copied) return;
+  button.dataset.copied = String(copied);
   const before = [...button.childNodes];
-  fill(button, icon("check"));
-  setTimeout(() => fill(button, before), 1200);
+  fill(button, icon(copied ? "check" : "warn"));
+  if (!copied) button.title = "This browser allows no copying here: select the text";
+  setTimeout(() => {
+    fill(button, before);
+    delete button.dataset.copied;
+  }, 1200);
+}
+
+/** Copy by a selection: the clipboard's own interface exists on secure origins alone, and may be forbidden. */
+function copySelected(text) {
+  const place = h("textarea", { class: "visually-hidden", readonly: true, "aria-hidden": "true", value: text });
+  const focused = document.activeElement;
+  document.body.append(place);
+  place.select();
+  const copied = document.execCommand("copy");
+  place.remove();
+  focused?.focus({ preventScroll: true });
+  return copied;
 }
 
 /** Return a heading with the elements next to it. */

@@ -40,6 +40,10 @@ function clean(tokens) {
     if (input.type === "checkbox") input.setAttribute("aria-label", "task");
     else input.remove();
   }
+  for (const element of fragment.querySelectorAll("[class]")) {
+    // other classes are the console's own: a text could look like a part of the page
+    element.className = [...element.classList].filter((name) => name.startsWith("language-")).join(" ");
+  }
   for (const block of fragment.querySelectorAll("pre > code")) frame(block);
   for (const table of fragment.querySelectorAll("table")) {
     const around = h("div.table-wrap", { tabindex: "0", role: "region", "aria-label": "Table" });

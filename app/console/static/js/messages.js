@@ -1,7 +1,8 @@
 /** Views of messages: what a person said, what a model answered, what its tools did. */
 
-import { add, bytes, copy, duration, fill, h, icon, iconButton, number, pretty } from "./dom.js";
+import { add, bytes, copy, dollars, duration, fill, h, icon, iconButton, number, pretty } from "./dom.js";
 import { longText, Markdown } from "./markdown.js";
+import { costOf } from "./prices.js";
 import { textOf } from "./session.js";
 
 const IMAGE = /^data:image\/(png|jpeg|gif|webp);base64,/i;
@@ -105,7 +106,8 @@ class AnswerView {
   _footer(message) {
     const usage = message.usage_metadata;
     const model = message.response_metadata?.model_name;
-    fill(this._foot, this._actions, h("span.faint", null, [model, usage && tokens(usage)].filter(Boolean).join(" · ")));
+    const cost = costOf(message);
+    fill(this._foot, this._actions, h("span.faint", null, [model, usage && tokens(usage), cost && dollars(cost)].filter(Boolean).join(" · ")));
   }
 }
 

@@ -29,8 +29,7 @@ export class Session extends EventTarget {
     this.custom = [];
     this.metadata = {};
     this._byId = new Map();
-    this._pending = new Map();
-    this._own = new Set();
+    this._known = new Set(); // runs whose messages are here: started in this tab, or adopted
     this._ended = new Set(); // runs whose end event came, perhaps before the response to the request that started them
     this._changed = new Set();
     this._scheduled = false;
@@ -45,6 +44,7 @@ export class Session extends EventTarget {
   }
 
   _follow() {
+    if (this._closed) return null;
     this._visibility = () => (document.hidden ? this._pause() : this._listen());
     document.addEventListener("visibilitychange", this._visibility);
     return this._listen();
@@ -64,6 +64,8 @@ export class Session extends EventTarget {
       get(`/threads/${this.threadId}/state`, { signal: this._abort.signal }),
       query("/threads/search", { ids: [this.threadId], select: ["status", "metadata", "interrupts", "error"] }),
     ]);
+    this._loaded = true;
+    this._status = thread[0]?.status;
     this.metadata = thread[0]?.metadata ?? {};
     if (!this.run) this.failure = thread[0]?.status === "error" ? thread[0].error : null;
     this._show(state, since);
@@ -94,7 +96,11 @@ export class Session extends EventTarget {
     this._stream = stream;
     let opened;
     const open = new Promise((done) => (opened = done));
-    const following = { onEvents: (events) => this._take(events), signal: stream.signal, after: this._cursor, onOpen: opened };
+    const onOpen = () => {
+      opened();
+      if (this._loaded && !this._cursor) this._catchUp().catch(() => {});
+    };
+    const following = { onEvents: (events) => this._take(events), signal: stream.signal, after: this._cursor, onOpen };
     follow(`/threads/${this.threadId}/stream`, following).catch((error) => {
       opened();
       stream.abort();
@@ -104,6 +110,13 @@ export class Session extends EventTarget {
       } else this._notify("gone", error);
     });
     return open;
+  }
+
+  /** A stream that opened late, and not after a known event, misses what was before: also the end of a run. */
+  async _catchUp() {
+    const { run } = this;
+    await this.reload();
+    if (run && run === this.run && this._status !== "busy") this._onEnd(run.run_id);
   }
 
   _take(events) {
@@ -135,18 +148,19 @@ export class Session extends EventTarget {
   }
 
   _onStart(runId) {
-    this.run = { run_id: runId, status: "running", since: Date.now(), ...this._pending.get(runId) };
+    this.run = { run_id: runId, status: "running", since: Date.now() };
     this.failure = null;
     this.custom = [];
     this.questions = [];
     this._sawUpdates = false;
     this._notify("run");
-    if (!this._own.has(runId)) this._adopt(runId);
+    if (!this._known.has(runId)) this._adopt(runId);
   }
 
-  /** Show what a run that another client started was given. */
+  /** Show what a run that another client started was given; its messages get their ids from the state at its end. */
   async _adopt(runId) {
-    this._own.add(runId);
+    this._known.add(runId);
+    this._reloadAtEnd = true;
     const run = await get(`/threads/${this.threadId}/runs/${runId}`).catch(() => null);
     if (!run) return;
     if (run.kwargs?.checkpoint_id) return this.reload().catch(() => {});
@@ -156,7 +170,7 @@ export class Session extends EventTarget {
       const role = ROLES[message.role ?? message.type] ?? message.type;
       if (typeof message === "object" && !this.messages.some((one) => one.type === role && textOf(one.content) === textOf(message.content)
         && this.messages.indexOf(one) >= this.messages.length - 3)) {
-        this._add({ ...message, type: role ?? "human", id: message.id ?? `given-${uuid()}`, provisional: true }, this._liveIndex());
+        this._add({ ...message, type: role ?? "human", id: message.id ?? `given-${uuid()}` }, this._liveIndex());
       }
     }
     this._notify("all");
@@ -221,13 +235,12 @@ export class Session extends EventTarget {
   }
 
   _onEnd(runId) {
-    const run = this.run;
     this.run = null;
     this._ended.add(runId);
     if (document.hidden) this._pause();
     for (const message of this.messages) if (message.streaming) delete message.streaming;
     this._notify("end");
-    if (!this._sawUpdates || (run && !this._own.has(runId)) || this._reloadAtEnd) {
+    if (!this._sawUpdates || this._reloadAtEnd) {
       this._reloadAtEnd = false;
       this.reload().catch(() => {});
     } else this._settleThread();
@@ -253,9 +266,8 @@ export class Session extends EventTarget {
   _put(message, at = this.messages.length) {
     const known = this._byId.get(message.id);
     if (known) {
-      const { streaming, provisional, ...kept } = known;
       this.messages[this.messages.indexOf(known)] = message;
-      message.reasoning ??= kept.reasoning;
+      message.reasoning ??= known.reasoning;
     } else this.messages.splice(at, 0, message);
     if (message.id) this._byId.set(message.id, message);
     if (message.type === "tool") {
@@ -289,6 +301,7 @@ export class Session extends EventTarget {
   }
 
   _notify(type, detail) {
+    if (this._closed) return;
     this.dispatchEvent(new CustomEvent(type, { detail }));
   }
 
@@ -310,7 +323,7 @@ export class Session extends EventTarget {
       multitask_strategy: "enqueue",
       ...body,
     }, { once: true });
-    this._own.add(run.run_id);
+    this._known.add(run.run_id);
     if (shown) this._add(shown);
     if (!this.run && !this._ended.has(run.run_id)) this.run = { run_id: run.run_id, status: "running", since: Date.now() };
     this._notify("run");

@@ -1,8 +1,10 @@
 /** Server-sent events by fetch, which can send a key: resumed by Last-Event-ID without gap or repeat. */
 
-import { ApiError, needKey, request, serverIsBack } from "./api.js";
+import { ApiError, request, serverIsBack, sleep } from "./api.js";
 
 const SILENCE_MS = 20_000;
+/** How long to wait where too many streams are open (429), if the server does not say. */
+const BUSY_S = 5;
 
 /**
  * Follow a stream until `signal` aborts it: call `onEvents` with lists of `{event, data, id}` as they arrive. A broken
@@ -20,13 +22,16 @@ export async function follow(path, { onEvents, signal, after = "", onOpen = () =
       last = await read(answer.body, onEvents, signal, last);
     } catch (error) {
       if (signal.aborted) return;
-      if (error instanceof ApiError && error.status === 401) await needKey(error.detail);
-      else if (error instanceof ApiError && error.status < 500 && error.status !== 429) throw error;
       if (error.last) last = error.last;
+      if (error instanceof ApiError && error.status === 429) {
+        await sleep((error.retryAfter || BUSY_S) * 1000, signal);
+        continue;
+      }
+      if (error instanceof ApiError && error.status < 500) throw error;
     }
     if (signal.aborted) return;
     if (failures > 0) await serverIsBack();
-    await new Promise((done) => setTimeout(done, 200));
+    await sleep(200, signal);
   }
 }
 

@@ -3,7 +3,8 @@
 import { all, query } from "./api.js";
 
 const CHOSEN = "agent-service.agent";
-const SHOWN = 40;
+/** Threads that the side bar lists. */
+export const SHOWN = 40;
 
 export const changes = new EventTarget();
 
@@ -54,11 +55,15 @@ export function refreshThreads() {
   timer = setTimeout(() => loadThreads().catch(() => {}), 150);
 }
 
+let reading = null;
+
 export async function loadThreads() {
+  const turn = (reading = Symbol("threads"));
   const [newest, open] = await Promise.all([
     query("/threads/search", { limit: SHOWN, sort_by: "updated_at", sort_order: "desc", ...THREAD_FIELDS }),
     query("/threads/count", { status: "interrupted" }),
   ]);
+  if (turn !== reading) return;
   threads = newest;
   waiting = open;
   changes.dispatchEvent(new Event("threads"));

@@ -7,6 +7,7 @@ import { button, duration, fill, h, icon, iconButton, problemPlace } from "../js
 import { RunEvents } from "../js/events.js";
 import { RowList } from "../js/list.js";
 import { messageView } from "../js/messages.js";
+import { loadPrices } from "../js/prices.js";
 import { details, showQuestions } from "../js/questions.js";
 import { go, link } from "../js/router.js";
 import { Session, textOf } from "../js/session.js";
@@ -18,7 +19,8 @@ const STARTERS = ["What can you do?", "What is 12*(3+4)?", "What time is it?"];
 export class ChatPage {
   constructor(threadId) {
     this.session = new Session(threadId);
-    this._list = null;
+    this._named = Boolean(threadId); // whether the address is that of the thread
+    this._shownEvents = new Set();
     this._questions = h("div.questions");
     this._live = h("div.live", { hidden: true }, h("span.pulse"), h("span", null, "Working…"));
     this._failure = h("div.failure", { role: "alert", hidden: true });
@@ -50,35 +52,37 @@ export class ChatPage {
       this.composer.focus();
       return;
     }
+    await loadPrices();
     await this.session.open();
-    if (this.agent && agents().some((one) => one.graph_id === this.agent)) chooseAgent(this.agent);
+    if (this._closed) return;
     this._showBar();
     this.composer.focus();
   }
 
   close() {
+    this._closed = true;
     clearInterval(this._clock);
+    for (const events of this._shownEvents) events.close();
     this.session.close();
     this._list.close();
   }
 
-  /** The agent of this thread, else the one that was chosen. */
-  get agent() {
-    return this.session.metadata.assistant_id ?? this.session.metadata.graph_id ?? chosenAgent();
-  }
-
   async _send(content) {
-    const fresh = !this.session.threadId;
-    this._welcome.replaceChildren();
     this._list.toEnd();
     await this.session.send(content, this._picked());
-    if (fresh) this._opened();
+    this._welcome.replaceChildren();
+    this._opened();
   }
 
+  /** Give the page the address of its thread when the first run was accepted, unless it was left by then. */
   _opened() {
+    if (this._named) return;
+    this._named = true;
+    refreshThreads();
+    if (this._closed) return;
+    this.composer.draftKey = this.session.threadId;
     history.replaceState(null, "", link(`threads/${this.session.threadId}`));
     dispatchEvent(new CustomEvent("console:thread", { detail: this.session.threadId }));
-    refreshThreads();
     this._showBar();
   }
 
@@ -105,7 +109,7 @@ export class ChatPage {
     try {
       await call("DELETE", `/threads/${this.session.threadId}`);
       refreshThreads();
-      go("");
+      if (!this._closed) go("");
     } catch (error) {
       this.composer.show(error);
     }
@@ -119,7 +123,7 @@ export class ChatPage {
       h("div.starters", null, STARTERS.map((text) => button(text, () => this.composer.write(text)))));
     const schemas = await get(`/assistants/${chosen.assistant_id}/schemas`).catch(() => null);
     const input = schemas?.input_schema;
-    if (chosen.assistant_id !== this._picked() || !input?.properties || input.properties.messages) return;
+    if (!this._form.isConnected || chosen.assistant_id !== this._picked() || !input?.properties || input.properties.messages) return;
     // this agent does not take messages: show what it takes
     this._welcome.querySelector(".starters").remove();
     fill(this._form, h("p.faint", null, "This agent takes its own input:"), schemaForm(input, (value) => this._start(value), "Start"));
@@ -260,7 +264,7 @@ export class ChatPage {
         if (state) await post(`/threads/${thread.thread_id}/state`, { values: null, checkpoint_id: state.checkpoint.checkpoint_id }, { once: true });
       }
       refreshThreads();
-      go(`threads/${thread.thread_id}`);
+      if (!this._closed) go(`threads/${thread.thread_id}`);
     } catch (error) {
       this.composer.show(error);
     }
@@ -275,6 +279,7 @@ export class ChatPage {
       const runId = await this.session.runOf(message);
       if (!runId) return this.composer.show({ detail: "No run of this thread's history made this message." });
       const events = new RunEvents(this.session.threadId, runId);
+      this._shownEvents.add(events);
       row.append(events.element);
       events.open();
     } catch (error) {

@@ -3,6 +3,7 @@
 import { call, get, query, request, uuid } from "../js/api.js";
 import { ago, bytes, button, empty, fill, h, icon, number, pageHead, problemPlace, status } from "../js/dom.js";
 import { longText } from "../js/markdown.js";
+import { Poll } from "../js/poll.js";
 import { link } from "../js/router.js";
 import { Listing, sureButton } from "../js/table.js";
 
@@ -14,6 +15,8 @@ class DocumentsPage {
   title = "Documents";
 
   constructor() {
+    this._busy = true;
+    this._poll = new Poll(async () => this._busy && this._list.reload(), POLL_MS);
     this._problem = problemPlace();
     this._found = h("div", { "aria-live": "polite" });
     this._pick = h("input", { type: "file", multiple: true, hidden: true, "aria-label": "Files to upload", accept: ".txt,.md,.html,.htm,.pdf,text/*,application/pdf" });
@@ -27,7 +30,7 @@ class DocumentsPage {
     this._list = new Listing({
       label: "Documents",
       load: (offset) => get(`/documents?limit=50&offset=${offset}`).then((found) => {
-        this._busy = found.some((one) => ["pending", "running"].includes(one.status));
+        this._busy = found.some((one) => ["pending", "running"].includes(one.status)) || (offset > 0 && this._busy);
         return found;
       }),
       none: empty("No document yet", "Text, Markdown, HTML or PDF: drop files here. Agents with the tool search_documents answer from them."),
@@ -50,13 +53,12 @@ class DocumentsPage {
     });
   }
 
-  async show() {
-    await this._list.reload();
-    this._timer = setInterval(() => this._busy && !document.hidden && this._list.reload(), POLL_MS);
+  show() {
+    return this._poll.start();
   }
 
   close() {
-    clearInterval(this._timer);
+    this._poll.stop();
   }
 
   async _do(act) {
@@ -82,9 +84,11 @@ class DocumentsPage {
 
   async _search() {
     const text = this._query.value.trim();
+    const turn = (this._turn = Symbol("search"));
     if (!text) return fill(this._found);
     await this._do(async () => {
       const { passages } = await query("/documents/search", { query: text, limit: 8 });
+      if (turn !== this._turn) return;
       fill(this._found, passages.map((one) => h("article.card", null, h("p.faint", null,
         [one.title ?? one.filename ?? one.document_id, one.page && `page ${one.page}`, typeof one.score === "number" && `score ${one.score.toFixed(3)}`].filter(Boolean).join(" · ")),
       h("p.plain", { dir: "auto" }, one.text))), !passages.length && h("p.faint", null, "No passage fits."));

@@ -2,6 +2,7 @@
 
 import { address, storedKey } from "../js/api.js";
 import { fill, fullDate, h, pageHead, pretty, status } from "../js/dom.js";
+import { Poll } from "../js/poll.js";
 
 const EVERY_MS = 5000;
 const NAMES = { llm: "Models", checkpoint_db: "Database", redis: "Redis", cache: "Cache", workers: "Workers" };
@@ -12,18 +13,18 @@ class HealthPage {
   title = "Health";
 
   constructor() {
+    this._poll = new Poll(() => this._load(), EVERY_MS);
     this._place = h("div.grid", { "aria-live": "polite" });
     this._whole = h("div");
     this.element = h("div.page", null, pageHead("Health", "What this server needs, and whether it works.", this._whole), this._place);
   }
 
-  async show() {
-    await this._load();
-    this._timer = setInterval(() => !document.hidden && this._load().catch(() => {}), EVERY_MS);
+  show() {
+    return this._poll.start();
   }
 
   close() {
-    clearInterval(this._timer);
+    this._poll.stop();
   }
 
   async _load() {

@@ -1,18 +1,23 @@
 /** The time machine of a thread: every checkpoint with what changed, as a waterfall, and a fork from any of them. */
 
-import { get, query } from "../js/api.js";
+import { get, post, query } from "../js/api.js";
 import { nodeOf, stepsOf, took } from "../js/checkpoints.js";
 import { button, duration, empty, fill, fullDate, h, icon, number, pageHead, pretty, problemPlace, status } from "../js/dom.js";
 import { diffView, sideBySide } from "../js/diff.js";
 import { RunEvents } from "../js/events.js";
 import { drawGraph } from "../js/graph.js";
 import { tokens } from "../js/messages.js";
+import { Poll } from "../js/poll.js";
 import { go, link } from "../js/router.js";
 import { isLive, queuedFor, searchRuns } from "../js/runs.js";
 import { Session } from "../js/session.js";
 import { refreshThreads } from "../js/state.js";
 
 const PAGE = 50;
+/** Runs that are shown as a waterfall. */
+const MOST_RUNS = 20;
+/** How often a live run is read again. */
+const LIVE_MS = 1500;
 
 export class HistoryPage {
   title = "History";
@@ -21,14 +26,15 @@ export class HistoryPage {
   constructor(threadId, runId = "") {
     this._id = threadId;
     this._opened = runId;
-    this._events = [];
+    this._cards = new Map();
+    this._poll = new Poll(() => this._refresh(), LIVE_MS);
     this._states = [];
     this._compared = null;
     this._list = h("ol.timeline", { "aria-label": "Checkpoints, newest first" });
     this._detail = h("section", { "aria-live": "polite" });
     this._graph = h("div");
     this._runs = h("div");
-    this._more = button("Older checkpoints", () => this._load(), { kind: "wide" });
+    this._more = button("Older checkpoints", () => this._load(), { kind: "wide", hidden: true });
     const path = `threads/${threadId}`;
     this.element = h("div.page", null,
       pageHead("History", "Every step is a checkpoint: see what it changed, compare, and go on from any of them.",
@@ -37,26 +43,49 @@ export class HistoryPage {
   }
 
   async show() {
-    this._runsFound = (await searchRuns({ thread_id: this._id, limit: 100 })).runs;
-    this._ofRun = new Map(this._runsFound.map((run) => [run.run_id, run]));
-    await this._load();
-    if (this._states.length) this._choose(this._states[0]);
-    else fill(this._detail, empty("No checkpoint yet", "The first run of this thread makes one."));
-    this._waterfall();
+    await this._poll.start();
     const agent = this._runsFound[0]?.assistant_id;
     if (agent) this._drawing = await get(`/assistants/${agent}/graph`).catch(() => null);
     this._drawGraph();
   }
 
   close() {
-    for (const events of this._events) events.close();
+    this._closed = true;
+    this._poll.stop();
+    for (const card of this._cards.values()) card.events.close();
+  }
+
+  /** Read the runs and the newest checkpoints: at first, while a run is live, and once more when it has ended. */
+  async _refresh() {
+    if (this._runsFound && !this._runsFound.some(isLive)) return;
+    this._runsFound = (await searchRuns({ thread_id: this._id, limit: 100 })).runs;
+    this._ofRun = new Map(this._runsFound.map((run) => [run.run_id, run]));
+    const page = await query(`/threads/${this._id}/history`, { limit: PAGE });
+    const newest = this._states[0];
+    const oldest = page.at(-1)?.created_at ?? "";
+    const older = this._states.filter((state) => state.created_at < oldest);
+    if (!older.length) this._more.hidden = page.length < PAGE;
+    this._states = [...page, ...older];
+    this._listStates();
+    // the newest checkpoint is shown as it changes, but not while a person reads or writes in its folded parts
+    if (!this._states.length) fill(this._detail, empty("No checkpoint yet", "The first run of this thread makes one."));
+    else if (!this._chosen || (this._chosen === newest && !this._detail.querySelector("details[open]"))) this._choose(this._states[0]);
+    this._waterfall();
   }
 
   async _load() {
-    const last = this._states.at(-1);
-    const page = await query(`/threads/${this._id}/history`, { limit: PAGE, ...(last && { before: last.checkpoint }) });
-    this._states.push(...page);
-    this._more.hidden = page.length < PAGE;
+    this._more.disabled = true;
+    try {
+      const page = await query(`/threads/${this._id}/history`, { limit: PAGE, before: this._states.at(-1).checkpoint });
+      this._states.push(...page);
+      this._more.hidden = page.length < PAGE;
+      this._listStates();
+    } finally {
+      this._more.disabled = false;
+    }
+  }
+
+  _listStates() {
     fill(this._list, this._states.map((state) => this._row(state)));
     this._markChosen();
   }
@@ -83,8 +112,8 @@ export class HistoryPage {
     }
   }
 
-  _choose(state) {
-    this._chosen = state;
+  _choose({ checkpoint_id: id }) {
+    const state = (this._chosen = this._states.find((one) => one.checkpoint_id === id));
     this._markChosen();
     const parent = this._parent(state);
     const other = this._states.find((one) => one.checkpoint_id === this._compared && one !== state);
@@ -115,68 +144,96 @@ export class HistoryPage {
     const node = h("input", { type: "text", "aria-label": "As node", placeholder: "as node (optional)" });
     const box = h("details", null, h("summary", null, "Go on from here"),
       h("p.faint", null, "The thread continues on a new branch; the old one stays in its history. Values are written over the state as the node would write them."),
-      editor, h("div.buttons", null, button("Go on", () => this._continue(state, editor.value, node.value, place), { kind: "primary", glyph: "play" }), node), place);
+      editor, h("div.buttons", null, button("Go on", (event) => this._continue(state, editor.value, node.value, place, event.currentTarget), { kind: "primary", glyph: "play" }), node), place);
     return box;
   }
 
-  async _continue(state, text, node, place) {
+  async _continue(state, text, node, place, pressed) {
     place.show(null);
+    pressed.disabled = true;
     try {
       const values = JSON.parse(text || "{}");
       let checkpoint_id = state.checkpoint_id;
       if (Object.keys(values).length) {
-        const written = await query(`/threads/${this._id}/state`, { values, checkpoint_id, ...(node && { as_node: node }) });
+        const written = await post(`/threads/${this._id}/state`, { values, checkpoint_id, ...(node && { as_node: node }) }, { once: true });
         checkpoint_id = written.checkpoint_id;
       }
       const session = new Session(this._id);
       await session.start({ input: null, checkpoint_id }, { assistant: state.metadata?.assistant_id ?? this._runsFound[0]?.assistant_id });
       refreshThreads();
-      go(`threads/${this._id}`);
+      if (!this._closed) go(`threads/${this._id}`);
     } catch (error) {
       place.show(error);
+    } finally {
+      pressed.disabled = false;
     }
   }
 
+  /** The graph, with the nodes lit that run now, or that would run next after the chosen checkpoint. */
   _drawGraph() {
     if (!this._drawing || !this._chosen) return;
+    const now = this._chosen === this._states[0] && this._runsFound.some(isLive);
     const lit = new Set([...this._chosen.next, ...(this._chosen.next.length ? [] : ["__end__"])]);
-    fill(this._graph, h("article.card", null, h("h2", null, "Next in the graph"), drawGraph(this._drawing, lit)));
+    fill(this._graph, h("article.card", null, h("h2", null, now ? "Running in the graph" : "Next in the graph"), drawGraph(this._drawing, lit)));
   }
 
   /** Runs with their time in the queue and their steps as bars on one scale of time. */
   _waterfall() {
-    this.close();
-    const shown = this._runsFound.slice(0, 20);
+    const shown = this._runsFound.slice(0, MOST_RUNS);
     const opened = shown.find((run) => run.run_id === this._opened) ?? shown[0];
-    this._events = shown.map((run) => new RunEvents(this._id, run.run_id));
-    fill(this._runs, shown.map((run, index) => this._run(run, this._events[index], shown[index + 1], run === opened)));
+    shown.forEach((run, index) => {
+      let card = this._cards.get(run.run_id);
+      if (!card) this._cards.set(run.run_id, (card = new RunCard(this._id, run.run_id, run === opened, (state) => this._choose(state))));
+      card.update(run, stepsOf(run, this._states), shown[index + 1]);
+    });
+    const cards = shown.map((run) => this._cards.get(run.run_id).element);
+    if (cards.length !== this._runs.children.length || cards.some((card, index) => card !== this._runs.children[index])) fill(this._runs, cards);
+  }
+}
+
+/** One run: its times, its steps as bars, its events. */
+class RunCard {
+  constructor(threadId, runId, open, choose) {
+    this._thread = threadId;
+    this._choose = choose;
+    this._head = h("summary");
+    this._body = h("div");
+    this._foot = h("div");
+    this.events = new RunEvents(threadId, runId);
+    this.element = h("details.card.run", { open }, this._head, this._body, this.events.element, this._foot);
   }
 
-  _run(run, events, earlier, open) {
-    const steps = stepsOf(run, this._states);
+  update(run, steps, earlier) {
+    const state = JSON.stringify([run, steps.length, earlier?.run_id, isLive(run) && Date.now()]);
+    if (state === this._state) return;
+    this._state = state;
     const created = Date.parse(run.created_at);
     const end = Math.max(created + 1, steps.at(-1)?.to ?? 0, isLive(run) ? Date.now() : Date.parse(run.ended_at));
+    const queued = queuedFor(run);
+    const times = [`queue ${duration(queued)}`, ...steps.map(({ name, from, to }) => `${name} ${duration(to - from)}`)];
+    const compare = earlier && `compare/${this._thread}.${earlier.run_id}/${this._thread}.${run.run_id}`;
+    fill(this._head, status(run.status), h("b", null, ` ${duration(end - created)} `),
+      h("span.faint", null, `${fullDate(run.created_at)}${run.usage ? ` · ${tokens(run.usage)}` : ""} · ${number(steps.length)} steps`),
+      run.attempts > 1 && h("span.status.interrupted.attempts", null, `${run.attempts} attempts`));
+    const focused = [...this._body.querySelectorAll(".bar")].indexOf(document.activeElement);
+    fill(this._body, run.error && h("p.problem", null, `${run.error.error}: ${run.error.message}`),
+      h("div.waterfall", null, this._bars(created, end, queued, steps)), h("p.faint.times", null, times.join(" · ")),
+      run.attempts > 1 && h("p", null, icon("redo", 14), ` Workers began this run ${run.attempts} times; its events show where the next one went on.`));
+    if (focused >= 0) this._body.querySelectorAll(".bar")[focused]?.focus();
+    fill(this._foot, h("p.faint.mono", null, run.run_id), compare && h("a", { href: link(compare), "data-go": compare }, "Compare with the run before"));
+  }
+
+  _bars(created, end, queued, steps) {
     const place = (bar, from, to) => {
       const left = ((from - created) / (end - created)) * 100;
       bar.style.left = `${left}%`;
       bar.style.width = `${Math.min(Math.max(0.6, ((to - from) / (end - created)) * 100), 100 - left)}%`;
       return bar;
     };
-    const queued = queuedFor(run);
     const wait = queued > 0 && place(h("div.bar.of-queue", { role: "img", title: `queue: ${duration(queued)}`, "aria-label": `queue: ${duration(queued)}` }, h("span", null, "queue")), created, created + queued);
-    const bars = steps.map(({ state, name, from, to }) => {
+    return [wait, steps.map(({ state, name, from, to }) => {
       const label = `${name}: ${duration(to - from)}`;
       return place(h("button.bar", { type: "button", title: label, "aria-label": label, class: name.includes("tools") ? "of-tools" : "", onclick: () => this._choose(state) }, h("span", null, name)), from, to);
-    });
-    const times = [`queue ${duration(queued)}`, ...steps.map(({ name, from, to }) => `${name} ${duration(to - from)}`)];
-    const compare = earlier && `compare/${this._id}.${earlier.run_id}/${this._id}.${run.run_id}`;
-    return h("details.card.run", { open }, h("summary", null, status(run.status), h("b", null, ` ${duration(end - created)} `),
-      h("span.faint", null, `${fullDate(run.created_at)}${run.usage ? ` · ${tokens(run.usage)}` : ""} · ${number(steps.length)} steps`),
-      run.attempts > 1 && h("span.status.interrupted.attempts", null, `${run.attempts} attempts`)),
-    run.error && h("p.problem", null, `${run.error.error}: ${run.error.message}`),
-    h("div.waterfall", null, wait, bars), h("p.faint.times", null, times.join(" · ")),
-    run.attempts > 1 && h("p", null, icon("redo", 14), ` Workers began this run ${run.attempts} times; its events show where the next one went on.`),
-    events.element,
-    h("p.faint.mono", null, run.run_id), compare && h("a", { href: link(compare), "data-go": compare }, "Compare with the run before"));
+    })];
   }
 }

@@ -6,6 +6,9 @@ import { questionCard } from "../js/questions.js";
 import { link } from "../js/router.js";
 import { agentName, changes, refreshThreads, THREAD_FIELDS, titleOf } from "../js/state.js";
 
+/** Threads that are shown. */
+const SHOWN = 50;
+
 export const page = () => new InboxPage();
 
 class InboxPage {
@@ -13,14 +16,15 @@ class InboxPage {
 
   constructor() {
     this._place = h("div");
+    this._rest = h("p.faint");
     this._cards = new Map();
-    this.element = h("div.page", null, pageHead("Inbox", "Threads that wait for a person: approvals, reviews and questions."), this._place);
+    this.element = h("div.page", null, pageHead("Inbox", "Threads that wait for a person: approvals, reviews and questions."), this._place, this._rest);
     this._onThreads = () => this._load().catch(() => {});
   }
 
-  async show() {
-    await this._load();
+  show() {
     changes.addEventListener("threads", this._onThreads);
+    return this._load();
   }
 
   close() {
@@ -28,7 +32,9 @@ class InboxPage {
   }
 
   async _load() {
-    const threads = await query("/threads/search", { status: "interrupted", limit: 50, sort_by: "updated_at", sort_order: "desc", ...THREAD_FIELDS });
+    const turn = (this._turn = Symbol("threads"));
+    const threads = await query("/threads/search", { status: "interrupted", limit: SHOWN, sort_by: "updated_at", sort_order: "desc", ...THREAD_FIELDS });
+    if (turn !== this._turn) return;
     const shown = new Map();
     for (const thread of threads) {
       const questions = Object.values(thread.interrupts ?? {}).flat();
@@ -40,6 +46,7 @@ class InboxPage {
     if (cards.length !== this._place.children.length || cards.some((card, index) => this._place.children[index] !== card)) {
       fill(this._place, cards);
     }
+    this._rest.textContent = threads.length < SHOWN ? "" : `The newest ${SHOWN} threads are shown; older ones move up as these are answered.`;
     if (!cards.length) fill(this._place, empty("Nothing waits", "When an agent asks for an approval or an answer, it shows up here."));
   }
 

@@ -3,6 +3,7 @@
 import { get, post, query, request, uuid } from "../js/api.js";
 import { ago, button, duration, empty, fill, fullDate, h, number, pageHead, problemPlace, status } from "../js/dom.js";
 import { go, link } from "../js/router.js";
+import { Poll } from "../js/poll.js";
 import { agentName, agents, THREAD_FIELDS, titleOf } from "../js/state.js";
 import { isLive, queuedFor, searchRuns, tookFor } from "../js/runs.js";
 import { sureButton } from "../js/table.js";
@@ -22,6 +23,7 @@ class RunsPage {
     this._titles = new Map();
     this._drawn = new Map();
     this._chosen = new Map();
+    this._poll = new Poll(() => this._refresh(), POLL_MS);
     this._problem = problemPlace();
     this._rows = h("tbody");
     this._none = h("div");
@@ -39,20 +41,24 @@ class RunsPage {
       h("div.filters", null, this._status, this._agent, this._period, this._metadata), this._problem, this._table, this._none, h("div.buttons", null, this._more));
   }
 
-  async show() {
-    await this._restart();
-    this._timer = setInterval(() => !document.hidden && this._refresh().catch(() => {}), POLL_MS);
+  show() {
+    this._begin();
+    return this._try(() => this._poll.start());
   }
 
   close() {
-    clearInterval(this._timer);
+    this._poll.stop();
   }
 
-  async _restart() {
+  _begin() {
     this._turn = Symbol("filters");
     this._runs = [];
     this._next = null;
-    await this._try(() => this._refresh());
+  }
+
+  _restart() {
+    this._begin();
+    return this._try(() => this._refresh());
   }
 
   _filter() {
@@ -69,12 +75,13 @@ class RunsPage {
   /** Read the newest page again, and those below it down to the last run that was live. */
   async _refresh() {
     const turn = this._turn;
+    const reading = (this._reading = Symbol("newest"));
     const oldestLive = this._runs.findLastIndex((run) => isLive(run));
     let fresh = [];
     let next = null;
     do {
       const found = await searchRuns({ ...this._filter(), limit: PAGE, ...(next && { before: next }) });
-      if (turn !== this._turn) return;
+      if (turn !== this._turn || reading !== this._reading) return; // a later answer knows more
       fresh = [...fresh, ...found.runs];
       next = found.next;
     } while (next && fresh.length <= oldestLive);

@@ -1,8 +1,11 @@
 /** The long-term memory: namespaces as a tree, their items, and a search by meaning and by words. */
 
 import { call, query } from "../js/api.js";
-import { ago, button, empty, fill, h, icon, pageHead, pretty, problemPlace } from "../js/dom.js";
+import { ago, button, empty, fill, h, icon, number, pageHead, pretty, problemPlace } from "../js/dom.js";
 import { sureButton } from "../js/table.js";
+
+const MOST_NAMESPACES = 1000;
+const MOST_ITEMS = 100;
 
 export const page = () => new StorePage();
 
@@ -25,7 +28,9 @@ class StorePage {
   }
 
   async show() {
-    const { namespaces } = await query("/store/namespaces", { limit: 1000 });
+    const prefix = this._prefix;
+    const { namespaces } = await query("/store/namespaces", { limit: MOST_NAMESPACES });
+    if (prefix !== this._prefix) return;
     this._draw(namespaces);
     await this._load();
   }
@@ -37,25 +42,29 @@ class StorePage {
       const here = [...path, label];
       return h("li", null, this._link(label, here), Object.keys(below).length > 0 && branch(below, here));
     }));
-    fill(this._tree, this._link("All", []), branch(root, []), !namespaces.length && h("p.faint", null, "No namespace yet."));
+    fill(this._tree, this._link("All", []), branch(root, []), !namespaces.length && h("p.faint", null, "No namespace yet."),
+      namespaces.length === MOST_NAMESPACES && h("p.faint", null, `The first ${number(MOST_NAMESPACES)} namespaces.`));
   }
 
   _link(label, path) {
     const chosen = path.join("\n") === this._prefix.join("\n");
     return h("button.tree-node", { type: "button", "aria-current": chosen ? "true" : null, onclick: () => {
       this._prefix = path;
-      this.show();
+      this.show().catch((error) => this._problem.show(error));
     } }, label);
   }
 
   async _load() {
+    const turn = (this._turn = Symbol("items"));
     try {
       const text = this._query.value.trim();
-      const { items } = await query("/store/items/search", { namespace_prefix: this._prefix, limit: 100, ...(text && { query: text }) });
-      fill(this._items, items.map((item) => this._card(item)), !items.length && empty("Nothing here", text ? "No item fits the search." : "Agents with memory write here; so may you."));
+      const { items } = await query("/store/items/search", { namespace_prefix: this._prefix, limit: MOST_ITEMS, ...(text && { query: text }) });
+      if (turn !== this._turn) return;
+      fill(this._items, items.map((item) => this._card(item)), !items.length && empty("Nothing here", text ? "No item fits the search." : "Agents with memory write here; so may you."),
+      items.length === MOST_ITEMS && h("p.faint", null, `The first ${MOST_ITEMS} items: choose a namespace, or search.`));
       this._problem.show(null);
     } catch (error) {
-      this._problem.show(error);
+      if (turn === this._turn) this._problem.show(error);
     }
   }
 

@@ -1,17 +1,16 @@
-/** Tokens by day and agent, counted from the newest runs. */
+/** Usage and cost of models by day, agent, key and model, as the server has counted them. */
 
-import { fill, fullDate, h, number, pageHead, problemPlace, svg } from "../js/dom.js";
-import { searchRuns } from "../js/runs.js";
-import { agentName } from "../js/state.js";
+import { get } from "../js/api.js";
+import { dollars, empty, fill, h, number, pageHead, problemPlace, svg } from "../js/dom.js";
 
-/** Runs that are read, in pages. */
-const MOST = 2000;
-const PAGE = 500;
-const FIELDS = ["assistant_id", "status", "created_at", "usage"];
 /** Agents with a colour of their own; the others share the last one. */
 const COLOURS = 6;
 const [WIDE, HIGH, LEFT, LOW] = [720, 220, 64, 24];
-const DAY = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric" });
+const DAY = new Intl.DateTimeFormat(undefined, { month: "short", day: "numeric", timeZone: "UTC" });
+const MS_A_DAY = 86_400_000;
+const PERIODS = [7, 14, 30, 90, 365];
+/** What is drawn: its name, a field of the usage, and how its numbers are written. */
+const MEASURES = { tokens: ["Tokens", "total_tokens", number], dollars: ["Cost", "dollars", dollars], runs: ["Runs", "runs", number] };
 
 export const page = () => new UsagePage();
 
@@ -20,80 +19,79 @@ class UsagePage {
 
   constructor() {
     this._problem = problemPlace();
-    this._counted = h("p.faint.filters");
-    this._chart = h("div");
-    this._table = h("div");
-    this._days = h("select", { "aria-label": "Period", onchange: () => this.show() }, [[7, "7 days"], [14, "14 days"], [30, "30 days"]]
-      .map(([value, label]) => h("option", { value, selected: value === 14 }, label)));
-    this.element = h("div.page", null, pageHead("Usage", "Tokens by day and agent.", this._days), this._problem, this._counted, this._chart, this._table);
+    this._place = h("div");
+    const select = (label, options, chosen, onchange) => h("select", { "aria-label": label, onchange },
+      options.map(([value, text]) => h("option", { value, selected: value === chosen }, text)));
+    this._days = select("Period", PERIODS.map((days) => [days, `${days} days`]), 14, () => this.show());
+    this._measure = select("Measure", Object.entries(MEASURES).map(([name, [label]]) => [name, label]), "tokens", () => this._draw());
+    this.element = h("div.page", null, pageHead("Usage", "What models used and cost, by day (UTC). Prices are those of the server's list.", this._measure, this._days),
+      this._problem, this._place);
   }
 
   async show() {
     const turn = (this._turn = Symbol("period"));
+    const days = lastDays(Number(this._days.value));
+    const read = (...by) => get(`/usage?since=${days[0]}${by.map((part) => `&by=${part}`).join("")}`);
     try {
-      const days = lastDays(Number(this._days.value));
-      const { runs, cut } = await newestRuns(days[0]);
+      const found = await Promise.all([read("day", "agent"), read("requested_by"), read("model")]);
       if (turn !== this._turn) return;
-      const used = usageOf(runs, days);
-      const since = cut ? runs.at(-1).created_at : days[0].toISOString();
-      this._counted.textContent = cut ? `The newest ${number(runs.length)} runs are counted, back to ${fullDate(since)}. Older ones are not in these figures.`
-        : `All ${number(runs.length)} runs since ${fullDate(since)} are counted.`;
-      fill(this._chart, h("article.card", null, chart(used, days)));
-      fill(this._table, table(used));
+      this._found = found;
+      this._shown = days;
+      this._draw();
       this._problem.show(null);
     } catch (error) {
-      this._problem.show(error);
+      if (turn === this._turn) this._problem.show(error);
     }
   }
-}
 
-/** The starts of the last days, in this browser's time zone, oldest first. */
-function lastDays(count) {
-  const today = new Date();
-  return Array.from({ length: count }, (_, index) => new Date(today.getFullYear(), today.getMonth(), today.getDate() - count + 1 + index));
-}
-
-async function newestRuns(since) {
-  const runs = [];
-  let next = null;
-  do {
-    const found = await searchRuns({ created_after: since.toISOString(), limit: PAGE, select: FIELDS, ...(next && { before: next }) });
-    runs.push(...found.runs);
-    next = found.next;
-  } while (next && runs.length < MOST);
-  return { runs, cut: Boolean(next) };
-}
-
-/** Sums by agent, the largest first: `{name, runs, failed, input, output, byDay}`; `byDay` are tokens. */
-function usageOf(runs, days) {
-  const found = new Map();
-  for (const run of runs) {
-    const id = run.assistant_id;
-    if (!found.has(id)) found.set(id, { name: agentName(id), runs: 0, failed: 0, input: 0, output: 0, byDay: days.map(() => 0) });
-    const sums = found.get(id);
-    sums.runs += 1;
-    sums.failed += run.status === "error" || run.status === "timeout";
-    sums.input += run.usage?.input_tokens ?? 0;
-    sums.output += run.usage?.output_tokens ?? 0;
-    sums.byDay[days.findLastIndex((day) => day <= new Date(run.created_at))] += run.usage?.total_tokens ?? 0;
+  _draw() {
+    if (!this._found) return;
+    const [byDay, byKey, byModel] = this._found;
+    const measure = MEASURES[this._measure.value];
+    const agents = sumsOf(byDay, measure[1], this._shown);
+    if (!agents.length) return fill(this._place, empty("Nothing was used", "Runs are counted here when they have ended, within a second."));
+    fill(this._place, h("article.card", null, chart(agents, this._shown, measure)),
+      table("Agent", agents.map((one, index) => ({ ...one, swatch: colour(index), label: one.agent || "outside of runs" }))),
+      table("Key or user", largest(byKey).map((one) => ({ ...one, label: one.key_name ? `${one.key_name} (${one.requested_by})` : one.requested_by || "unknown" }))),
+      byModel.length > 0 && table("Model", largest(byModel).map((one) => ({ ...one, label: one.model })), false));
   }
-  return [...found.values()].sort((one, other) => other.input + other.output - one.input - one.output);
+}
+
+/** The last days in UTC, oldest first, such as 2026-11-30. */
+const lastDays = (count) => Array.from({ length: count }, (_, index) => new Date(Date.now() - (count - 1 - index) * MS_A_DAY).toISOString().slice(0, 10));
+
+const SUMMED = ["runs", "failed", "input_tokens", "output_tokens", "total_tokens", "dollars"];
+
+const largest = (rows) => rows.sort((one, other) => other.dollars - one.dollars || other.total_tokens - one.total_tokens || other.runs - one.runs);
+
+/** Sums by agent, the largest first; `byDay` has the values of `field`. */
+function sumsOf(rows, field, days) {
+  const found = new Map();
+  for (const row of rows) {
+    if (!found.has(row.agent)) found.set(row.agent, { agent: row.agent, byDay: days.map(() => 0), ...Object.fromEntries(SUMMED.map((name) => [name, 0])) });
+    const sums = found.get(row.agent);
+    for (const name of SUMMED) sums[name] += row[name];
+    const at = days.indexOf(row.day);
+    if (at >= 0) sums.byDay[at] += row[field];
+  }
+  return largest([...found.values()]);
 }
 
 const colour = (index) => `series-${Math.min(index, COLOURS - 1)}`;
+const dayName = (day) => DAY.format(new Date(day));
 
 /** Bars of one day each, in parts of one agent each. */
-function chart(used, days) {
+function chart(used, days, [title, , format]) {
   const sums = days.map((_, day) => used.reduce((sum, one) => sum + one.byDay[day], 0));
-  const most = Math.max(1, ...sums);
+  const most = Math.max(...sums) || 1;
   const slot = (WIDE - LEFT) / days.length;
   const scale = (HIGH - LOW - 10) / most;
-  const label = `Tokens by day: ${days.map((day, index) => `${DAY.format(day)} ${number(sums[index])}`).join(", ")}`;
+  const label = `${title} by day: ${days.map((day, index) => `${dayName(day)} ${format(sums[index])}`).join(", ")}`;
   const drawing = svg("svg", { viewBox: `0 0 ${WIDE} ${HIGH}`, class: "chart", role: "img", "aria-label": label });
   for (const part of [0, 0.5, 1]) {
     const y = HIGH - LOW - part * most * scale;
     drawing.append(svg("path", { d: `M${LEFT} ${y}H${WIDE}`, class: "grid-line" }),
-      svg("text", { x: LEFT - 8, y: y + 4, "text-anchor": "end" }, number(Math.round(part * most))));
+      svg("text", { x: LEFT - 8, y: y + 4, "text-anchor": "end" }, format(part * most)));
   }
   days.forEach((day, index) => {
     const x = LEFT + index * slot;
@@ -103,18 +101,18 @@ function chart(used, days) {
       if (!height) return;
       y -= height;
       drawing.append(svg("rect", { x: x + slot * 0.15, y, width: slot * 0.7, height, class: colour(place) },
-        svg("title", {}, `${DAY.format(day)}, ${one.name}: ${number(one.byDay[index])} tokens`)));
+        svg("title", {}, `${dayName(day)}, ${one.agent}: ${format(one.byDay[index])}`)));
     });
-    if (index % Math.ceil(days.length / 10) === 0) drawing.append(svg("text", { x: x + slot / 2, y: HIGH - 6, "text-anchor": "middle" }, DAY.format(day)));
+    if (index % Math.ceil(days.length / 10) === 0) drawing.append(svg("text", { x: x + slot / 2, y: HIGH - 6, "text-anchor": "middle" }, dayName(day)));
   });
-  return h("div.graph-wrap", { tabindex: "0", role: "region", "aria-label": "Tokens by day" }, drawing);
+  return h("div.graph-wrap", { tabindex: "0", role: "region", "aria-label": `${title} by day` }, drawing);
 }
 
-function table(used) {
-  const cells = (tag, values) => values.map((value) => h(`${tag}.end`, tag === "th" ? { scope: "col" } : null, value));
-  return h("div.table-wrap", { tabindex: "0", role: "region", "aria-label": "Usage by agent" }, h("table", null,
-    h("thead", null, h("tr", null, h("th", { scope: "col" }, "Agent"), cells("th", ["Runs", "Failed", "Tokens in", "Tokens out", "Tokens"]))),
-    h("tbody", null, used.map((one, index) => h("tr", null,
-      h("th", { scope: "row" }, h("span.swatch", { class: colour(index) }), one.name),
-      cells("td", [one.runs, one.failed, one.input, one.output, one.input + one.output].map(number)))))));
+function table(title, rows, runs = true) {
+  const columns = [...(runs ? [["Runs", "runs", number], ["Failed", "failed", number]] : []),
+    ["Tokens in", "input_tokens", number], ["Tokens out", "output_tokens", number], ["Tokens", "total_tokens", number], ["Cost", "dollars", dollars]];
+  return h("div.table-wrap.usage", { tabindex: "0", role: "region", "aria-label": `Usage by ${title.toLowerCase()}` }, h("table", null,
+    h("thead", null, h("tr", null, h("th", { scope: "col" }, title), columns.map(([name]) => h("th.end", { scope: "col" }, name)))),
+    h("tbody", null, rows.map((row) => h("tr", null, h("th", { scope: "row", dir: "auto" }, row.swatch && h("span.swatch", { class: row.swatch }), row.label),
+      columns.map(([, field, format]) => h("td.end", null, format(row[field]))))))));
 }
