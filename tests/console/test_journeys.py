@@ -183,7 +183,6 @@ def test_a_busy_server_is_not_a_lost_one(browser: Browser, console: Served) -> N
         page.click("a.nav >> text=Documents")
         page.wait_for_selector("text=The database is unreachable.")
         watched.complaints.clear()  # what the browser says of answers that are errors
-
         # an origin that is not secure has no clipboard of its own
         page.add_init_script("Object.defineProperty(navigator, 'clipboard', { value: undefined })")
         page.goto(f"{watched.url}console/call")
@@ -284,8 +283,7 @@ def test_a_run_is_stopped_and_a_lost_server_loses_nothing(browser: Browser, cons
         page.wait_for_selector(".bubble >> text=What now?")
         page.wait_for_selector(".row.ai >> text=tool wait answered: done")
         assert page.input_value(".composer textarea") == ""
-        watched.page.wait_for_selector(".live", state="hidden")
-
+        page.wait_for_selector(".live", state="hidden")
         # the history of a run that goes on
         watched.say("call wait seconds=2")
         page.wait_for_selector(".call-state.running")
