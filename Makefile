@@ -36,7 +36,11 @@ test: $(READY)  ## the whole test suite (PYTEST_ARGS="tests/llm -x"; FULL=1: slo
 quick: format-check lint types  ## the inner loop, under a minute: format, lint, types, the tests of what changed
 	$(PY) -m tests.changed $(PYTEST_ARGS)
 
-check: format-check lint secrets-scan types contracts migrations docs test  ## what CI runs: every check, the quick ones first
+QUICK_CHECKS := format-check lint secrets-scan types contracts migrations docs
+
+check: $(READY)  ## what CI runs: every check, the quick ones first, two at a time
+	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(QUICK_CHECKS)
+	@$(MAKE) --no-print-directory test
 
 lint: $(READY)  ## ruff
 	$(PY) -m ruff check .
