@@ -153,12 +153,75 @@ async def test_an_id_of_another_tenant_in_a_body_is_unknown(
     assert await furnished_still(service, other, theirs)
 
 
+RPC = {"jsonrpc": "2.0", "id": 1}
+SENT = {"messageId": "m", "role": "ROLE_USER", "parts": [{"text": "x"}]}
+SAID = {"id": "u", "role": "user", "content": "x"}
+ASKED = {"runId": "r", "messages": [SAID], "tools": [], "context": [], "state": {}, "forwardedProps": {}}
+META = {
+    "_meta": {
+        "io.modelcontextprotocol/protocolVersion": "2026-07-28",
+        "io.modelcontextprotocol/clientInfo": {"name": "test", "version": "1"},
+        "io.modelcontextprotocol/clientCapabilities": {"extensions": {"io.modelcontextprotocol/tasks": {}}},
+    }
+}
+
+
+@pytest.mark.parametrize(
+    "path, body",
+    [
+        ("/v1/responses", {"model": "echo", "input": "x", "previous_response_id": "{response_id}"}),
+        ("/v1/responses", {"model": "echo", "input": "x", "conversation": "{conversation_id}"}),
+        ("/v1/chat/completions", {"model": "{assistant_id}", "messages": [{"role": "user", "content": "x"}]}),
+        ("/a2a/echo", {**RPC, "method": "GetTask", "params": {"id": "{task_id}"}}),
+        ("/a2a/echo", {**RPC, "method": "CancelTask", "params": {"id": "{task_id}"}}),
+        ("/a2a/echo", {**RPC, "method": "SubscribeToTask", "params": {"id": "{task_id}"}}),
+        ("/a2a/echo", {**RPC, "method": "SendMessage", "params": {"message": {**SENT, "taskId": "{task_id}"}}}),
+        ("/a2a/echo", {**RPC, "method": "ListTasks", "params": {"contextId": "{thread_id}"}}),
+        (
+            "/a2a/echo",
+            {
+                **RPC,
+                "method": "CreateTaskPushNotificationConfig",
+                "params": {"taskId": "{task_id}", "url": "https://hooks.example.com/"},
+            },
+        ),
+        ("/copilotkit/agent/echo/connect", {**ASKED, "threadId": "{thread_id}"}),
+        ("/copilotkit", {"method": "agent/stop", "params": {"agentId": "echo", "threadId": "{thread_id}"}}),
+        ("/mcp", {**RPC, "method": "tasks/get", "params": {"taskId": "{task_id}", **META}}),
+        ("/mcp", {**RPC, "method": "tasks/cancel", "params": {"taskId": "{task_id}", **META}}),
+        ("/mcp", {**RPC, "method": "resources/read", "params": {"uri": "agent://threads/{thread_id}", **META}}),
+    ],
+)
+async def test_an_id_of_another_tenant_in_a_body_of_another_wire_is_unknown(
+    service: Service, tenant: str, path: str, body: Any
+) -> None:
+    key, other = await service.key(tenant), await service.key(f"other {tenant}")
+    theirs = await furnished(service, other)
+    made_up = {name: str(uuid4()) for name in theirs}
+    made_up |= {"response_id": f"resp_{uuid4().hex}", "conversation_id": f"conv_{uuid4().hex}"}
+
+    async def ask(ids: dict[str, str]) -> tuple[int, str]:
+        headers = {"x-api-key": key, "a2a-version": "1.0", "mcp-protocol-version": "2026-07-28"}
+        if path == "/mcp":
+            params = fill(body["params"], ids)
+            headers["mcp-name"] = params["uri"] if "uri" in params else params["taskId"]
+            headers |= {"accept": "application/json, text/event-stream", "mcp-method": body["method"]}
+        answer = await service.client.post(path, json=fill(body, ids), headers=headers)
+        return seen(answer, *ids.values())
+
+    foreign = await ask(theirs)
+    assert foreign == await ask(made_up)
+    assert foreign[0] in {200, 400, 404}, foreign
+    assert not re.search("header|capability", foreign[1]), foreign
+    assert await furnished_still(service, other, theirs)
+
+
 def fill(body: Any, ids: dict[str, str]) -> Any:
     if isinstance(body, dict):
         return {name: fill(part, ids) for name, part in body.items()}
     if isinstance(body, list):
         return [fill(part, ids) for part in body]
-    return ids[body[1:-1]] if isinstance(body, str) and re.fullmatch(r"\{\w+\}", body) else body
+    return re.sub(r"\{(\w+)\}", lambda found: ids[found[1]], body) if isinstance(body, str) else body
 
 
 async def test_searches_counts_and_lists_show_nothing_of_another_tenant(service: Service, tenant: str) -> None:
