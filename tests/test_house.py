@@ -37,6 +37,7 @@ TASKS = "app/base/tasks.py"
 SETTINGS = "app/infra/settings/environment.py"
 
 INTERNALS = {
+    "app/agents/mcp/oauth_internals.py",
     "app/server/granian_internals.py",
     "app/infra/db/sqlalchemy_internals.py",
     "app/infra/http/litestar_internals.py",

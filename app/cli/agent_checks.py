@@ -9,7 +9,7 @@ from app.agents.a2a.peers import A2APeers
 from app.agents.catalog import ToolServices, build, graph_toolbox
 from app.agents.config.agents_file import AgentsFile
 from app.agents.config.store_index import StoreSpec
-from app.agents.mcp.servers import McpServers, connector
+from app.agents.mcp.servers import Connector, McpServers
 from app.agents.mcp.spec import McpToolName, parse_name
 from app.base.errors import StartError
 from app.features.access.custom_auth import handlers_of
@@ -83,7 +83,7 @@ def require_graphs(file: AgentsFile) -> None:
 def mcp_servers(settings: Settings, file: AgentsFile) -> McpServers:
     """Return the MCP servers of ``file``, as a server process connects to them."""
     allowed = AddressAllowlist(settings.egress.allow.split(","))
-    return McpServers(file.mcp, connector(file.folder, settings.look_up, allowed))
+    return McpServers(file.mcp, Connector(file.folder, settings.look_up, allowed))
 
 
 async def broken_servers(settings: Settings, file: AgentsFile) -> dict[str, str]:

@@ -46,6 +46,11 @@ def kind_of(value: Any) -> QuestionKind:
     return "approval" if value.get("type") == "tool_approval" or "action_requests" in value else "question"
 
 
+def is_sign_in(value: Any) -> bool:
+    """Whether a question asks a person to sign in somewhere."""
+    return isinstance(value, dict) and value.get("type") == "auth_required"
+
+
 def calls_of(value: Any) -> Sequence[AskedCall]:
     """Return the tool calls that a question is about."""
     if not isinstance(value, dict):

@@ -121,6 +121,7 @@ def dependencies(services: AppServices) -> dict[str, Provide]:
     provided = {
         "system": Provide(lambda: services.health.system, sync_to_thread=False),
         "a2a": Provide(lambda: services.a2a, sync_to_thread=False),
+        "mcp_sign_ins": Provide(lambda: services.mcp_sign_ins, sync_to_thread=False),
         "metrics_page": Provide(lambda: services.telemetry.metrics_page, sync_to_thread=False),
         "principal": Provide(principal_of, sync_to_thread=False),
     }

@@ -20,6 +20,7 @@ from app.protocols.ai_sdk.controller import AISDKController
 from app.protocols.langgraph_v2.controller import ThreadProtocolController
 from app.protocols.mcp.controller import McpController
 from app.protocols.mcp.resource_metadata import ResourceMetadataController
+from app.protocols.mcp.sign_in import McpSignInController
 from app.protocols.openai.controller import OpenAIController
 from app.protocols.openai.responses.controller import ResponsesController
 from app.protocols.openai.responses.conversations import ConversationsController
@@ -49,6 +50,7 @@ PROTOCOLS: tuple[type[Controller], ...] = (
     AISDKController,
     CopilotKitController,
     McpController,
+    McpSignInController,
     OpenAIController,
     ResourceMetadataController,
     ResponsesController,

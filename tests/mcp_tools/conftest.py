@@ -9,15 +9,16 @@ from typing import Any
 import pytest
 import uvicorn
 
+from app.agents.mcp.accounts import AccountStore
 from app.agents.mcp.pins import PinStore
-from app.agents.mcp.servers import McpServer, McpServers, connector
+from app.agents.mcp.servers import Connector, McpServer, McpServers
 from app.agents.mcp.spec import McpServerSpec
 from app.agents.tools.port import Tool, ToolContext
-from app.domain.caller import AUTH_USER
 from app.infra.egress.addresses import AddressAllowlist
 from tests.mcp_tools.server import server
 from tests.ports import free_port
 
+PUBLIC_URL = "http://127.0.0.1:8000"
 LOOPBACK = AddressAllowlist(["127.0.0.1"])
 
 
@@ -70,11 +71,6 @@ def context_of(events: list[Any] | None = None, **given: Any) -> ToolContext:
     return ToolContext(**{**defaults, **given})
 
 
-def user(identity: str) -> dict[str, Any]:
-    """What ``configurable`` says of a user."""
-    return {AUTH_USER: {"identity": identity}}
-
-
 class Connected:
     """One server and its tools for one agent."""
 
@@ -96,9 +92,10 @@ async def connected(
     names: tuple[str, ...] = ("*",),
     lookup: Callable[[str], str | None] = lambda _name: None,
     pins: PinStore | None = None,
+    accounts: AccountStore | None = None,
 ) -> AsyncIterator[Connected]:
     """Connect as the server process does: the servers of a file, of which an agent uses one."""
-    servers = McpServers({"fix": spec}, connector(Path.cwd(), lookup, LOOPBACK), pins)
+    servers = McpServers({"fix": spec}, Connector(Path.cwd(), lookup, LOOPBACK, accounts, PUBLIC_URL), pins)
     servers.source("agent", "fix", names)
     servers.start()
     try:

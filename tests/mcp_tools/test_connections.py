@@ -2,30 +2,34 @@
 
 import asyncio
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from app.agents.mcp import servers as servers_module
+from app.agents.mcp.accounts import Account
 from app.agents.mcp.port import OnProgress, OnQuestion
-from app.agents.mcp.servers import McpServer, McpServers
+from app.agents.mcp.servers import Connector, McpServer, McpServers
 from app.agents.mcp.spec import McpServerSpec
 from app.agents.tools.remote import ServerAway
+from app.infra.egress.addresses import AddressAllowlist
 from tests.mcp_tools.conftest import context_of
 from tests.waiting import eventually
 
 TOOL = {"name": "say", "description": "Say it.", "inputSchema": {"type": "object"}}
 
 
-class FakeServer:
+class FakeServer(Connector):
     """What all connections share: how often each thing was done, and whether it fails."""
 
     def __init__(self) -> None:
+        super().__init__(Path(), lambda _: None, AddressAllowlist())
         self.opened = self.closed = self.listed = 0
         self.away = False
         self.listing: asyncio.Event | None = None
 
-    def connect(self, name: str, spec: McpServerSpec) -> "FakeConnection":
+    def connect(self, name: str, spec: McpServerSpec, account: Account | None = None) -> "FakeConnection":
         return FakeConnection(self)
 
 
@@ -78,7 +82,7 @@ def fake() -> FakeServer:
 
 @pytest.fixture
 def server(fake: FakeServer) -> McpServer:
-    servers = McpServers({"fix": McpServerSpec(url="https://fix.example", scope="tenant")}, fake.connect)
+    servers = McpServers({"fix": McpServerSpec(url="https://fix.example", scope="tenant")}, fake)
     servers.source("agent", "fix", ("*",))
     return servers.get("fix")
 

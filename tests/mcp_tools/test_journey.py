@@ -1,5 +1,6 @@
 """Agents of a served process that use tools of MCP servers."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -7,10 +8,13 @@ from typing import Any
 import httpx
 import pytest
 from langgraph_sdk import get_client
+from mcp.server import MCPServer
 
 from tests.cli.commands import run_command
 from tests.journeys.conftest import Served, serving
 from tests.mcp_tools import server as fixture
+from tests.mcp_tools.conftest import serving_http
+from tests.mcp_tools.oauth_server import OAuthServer
 
 AGENTS = """
 [mcp.fix]
@@ -18,6 +22,11 @@ url = "{url}"
 headers = {{ X-Token = "Bearer ${{FIX_TOKEN}}" }}
 [mcp.fix.tools.add]
 tool_class = "read_only"
+
+[mcp.locked]
+url = "{issuer}/mcp"
+scope = "tenant"
+[mcp.locked.oauth]
 
 [mcp.gone]
 url = "http://127.0.0.1:9/mcp"
@@ -39,6 +48,10 @@ approve = {{ tools = ["mcp:fix/environment"] }}
 [agents.direct]
 graph = "./hosted.py:direct"
 tools = ["mcp:fix/work", "mcp:fix/order", "mcp:fix/broken"]
+
+[agents.member]
+model = "scripted:demo"
+tools = ["mcp:locked/*"]
 
 [agents.typed]
 function = "./typed.py:run"
@@ -82,9 +95,18 @@ def direct():
 
 
 @pytest.fixture(scope="module")
-def folder(http_url: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def issuer() -> Iterator[str]:
+    mcp = MCPServer("locked")
+    mcp.add_tool(lambda: "opened", name="open", description="Open.")
+    server = OAuthServer(mcp.streamable_http_app())
+    with serving_http(server.app) as server.base:
+        yield server.base
+
+
+@pytest.fixture(scope="module")
+def folder(http_url: str, issuer: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("mcp")
-    (path / "agents.toml").write_text(AGENTS.format(url=http_url), encoding="utf-8")
+    (path / "agents.toml").write_text(AGENTS.format(url=http_url, issuer=issuer), encoding="utf-8")
     (path / "typed.py").write_text(TYPED, encoding="utf-8")
     (path / "hosted.py").write_text(HOSTED, encoding="utf-8")
     return path
@@ -188,13 +210,43 @@ async def test_a_node_that_starts_again_does_not_repeat_calls_that_it_has_made(s
         assert (len(fixture.metas), len(fixture.failures), fixture.orders) == (1, 1, ["tea L"])
 
 
+async def test_a_person_signs_in_with_a_browser_where_a_task_of_another_agent_says_so(served: Served) -> None:
+    root = served.base.removesuffix("/api/v1")
+    async with httpx.AsyncClient(base_url=root, follow_redirects=True) as browser:
+
+        async def send(text: str, **more: Any) -> Any:
+            message = {"messageId": f"m-{text}", "role": "ROLE_USER", "parts": [{"text": text}], **more}
+            asked = {"jsonrpc": "2.0", "id": 1, "method": "SendMessage", "params": {"message": message}}
+            sent = await browser.post("/a2a/member", json=asked, headers={"A2A-Version": "1.0"})
+            return sent.json()["result"]["task"]
+
+        task = await send("call locked__sign_in")
+        assert task["status"]["state"] == "TASK_STATE_AUTH_REQUIRED"
+        words = task["status"]["message"]["parts"][0]["text"]
+        consent = await browser.get(words.partition("Sign in to locked to go on: ")[2])
+        assert "Give agents of the tenant" in consent.text
+        assert "form-action 'self'" in consent.headers["content-security-policy"]
+        fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', consent.text))
+        signed_in = await browser.get("/mcp/oauth/callback", params=fields)
+        assert "Signed in at locked" in signed_in.text
+        used = await browser.get("/mcp/oauth/callback", params=fields)
+        assert (used.status_code, "not known" in used.text) == (404, True)
+
+        done = await send("done", taskId=task["id"])
+        assert done["status"]["state"] == "TASK_STATE_COMPLETED", done
+        async with get_client(url=served.base) as sdk:
+            client: Any = sdk
+            opened = await client.runs.wait(None, "member", input="call locked__open")
+        assert opened["messages"][-2]["content"] == "opened"
+
+
 def test_the_check_of_agents_names_a_broken_server(folder: Path, served: Served) -> None:
     settings = {name: served.environment[name] for name in ("AGENT_EGRESS_ALLOW", "FIX_TOKEN")}
     done = run_command(folder, "agents", "check", **settings)
     assert done.returncode == 1
     lines = done.stdout.splitlines()
-    assert [line.split()[:2] for line in lines if line.startswith("ok")][-4:] == [
-        ["ok", name] for name in ("helper", "hosted", "direct", "typed")
+    assert [line.split()[:2] for line in lines if line.startswith("ok")][-5:] == [
+        ["ok", name] for name in ("helper", "hosted", "direct", "member", "typed")
     ]
     (failed,) = [line for line in lines if line.startswith("failed")]
     assert "agent 'lost': the MCP server 'gone': Connection refused" in failed

@@ -10,11 +10,14 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
+import httpx
 import msgspec
 
-from app.agents.mcp.servers import McpServers, connector
-from app.agents.mcp.spec import McpServerSpec, shown_name
+from app.agents.mcp.pins import FirstSeen
+from app.agents.mcp.servers import Connector, McpServers
+from app.agents.mcp.spec import McpServerSpec, OAuthSpec, shown_name
 from app.agents.testing import FakeRunContext
 from app.agents.tool_loop.calls import Toolbox
 from app.agents.tool_loop.conversation import PendingCalls
@@ -23,6 +26,11 @@ from app.infra.egress.addresses import AddressAllowlist
 
 EXAMPLES: dict[str, Any] = {"number": 1, "integer": 1, "boolean": True, "string": "a", "array": [], "object": {}}
 MAX_ANSWERS = 10
+CLIENT_METADATA = "https://conformance-test.local/client-metadata.json"
+"""The address that the suite expects of clients which have a client id metadata document."""
+PUBLIC_URL = "http://127.0.0.1:8000"
+FIRST = FirstSeen()
+LOOPBACK = AddressAllowlist(["localhost", "127.0.0.1"])
 
 
 def example(schema: dict[str, Any]) -> Any:
@@ -39,20 +47,27 @@ def example(schema: dict[str, Any]) -> Any:
 
 async def main(url: str) -> None:
     """Call the tools of the server at ``url``."""
-    spec = McpServerSpec(url=url, attempts=1, timeout=20)
-    servers = McpServers(
-        {"suite": spec}, connector(Path.cwd(), lambda _: None, AddressAllowlist(["localhost", "127.0.0.1"]))
+    context = msgspec.json.decode(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
+    signs_in = os.environ.get("MCP_CONFORMANCE_SCENARIO", "").startswith("auth/")
+    oauth = OAuthSpec(
+        client_id=context.get("client_id", ""),
+        client_secret=context.get("client_secret", ""),
+        client_metadata_url=CLIENT_METADATA,
     )
+    spec = McpServerSpec(url=url, attempts=1, timeout=20, scope="tenant", oauth=oauth if signs_in else None)
+    servers = McpServers({"suite": spec}, Connector(Path.cwd(), lambda _: None, LOOPBACK, public_url=PUBLIC_URL), FIRST)
     source = servers.source("agent", "suite", ("*",))
     server = servers.get("suite")
     try:
         if not await server.probe():
             sys.exit(f"the server is not usable: {server.problem}")
-        context = msgspec.json.decode(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
         wanted = [(one["name"], one.get("arguments", {})) for one in context.get("toolCalls", [])]
+        if signs_in:
+            await call(Toolbox([], lambda *_: None, sources=[source]), shown_name("suite", "sign_in"), {}, servers)
         usable = {tool.spec.name: tool.spec.parameters for tool in source.tools()}
         called = {name for name, _ in wanted}
-        for name, args in [*wanted, *((name, None) for name in server.listed if name not in called)]:
+        listed = list((await FIRST.known("agent", "suite")) if signs_in else server.listed)
+        for name, args in [*wanted, *((name, None) for name in listed if name not in called)]:
             shown = shown_name("suite", name)
             if shown not in usable:
                 continue
@@ -61,7 +76,7 @@ async def main(url: str) -> None:
                 given = {"schema": usable[shown_name("suite", "json_schema_2020_12_tool")]}
             # a null that a schema does not allow is not sent, as no argument that is wrong
             sent = {key: value for key, value in given.items() if value is not None}
-            await call(Toolbox([], lambda *_: None, sources=[source]), shown, sent)
+            await call(Toolbox([], lambda *_: None, sources=[source]), shown, sent, servers)
     finally:
         await servers.aclose()
 
@@ -72,13 +87,25 @@ def arguments_of(schema: dict[str, Any]) -> dict[str, Any]:
     return {name: example(properties.get(name, {})) for name in schema.get("required", [])}
 
 
-async def call(toolbox: Toolbox, name: str, args: dict[str, Any]) -> None:
+async def sign_in(servers: McpServers, url: str) -> None:
+    """Sign in as a person does whose browser follows ``url``: the suite's authorization server consents at once."""
+    async with httpx.AsyncClient() as browser:
+        sent_to = (await browser.get(url)).headers["Location"]
+    given = dict(parse_qsl(urlsplit(sent_to).query))
+    account = await servers.pending(given["state"])
+    assert account is not None
+    await servers.finish_sign_in(account, given["code"], given.get("iss"))
+
+
+async def call(toolbox: Toolbox, name: str, args: dict[str, Any], servers: McpServers) -> None:
     """Make one call to its end."""
     context = FakeRunContext()
     pending = PendingCalls("m", [ToolCall(name=name, args=args, id="call_1")])
     for _ in range(MAX_ANSWERS):
         results = await toolbox.run(pending, context)
         for question in results.interrupts:
+            if question.value["type"] == "auth_required":
+                await sign_in(servers, question.value["url"])
             asked = question.value.get("requested_schema")
             content = {} if asked is None else {"content": example(asked)}
             context.answers[question.id] = {"action": "accept", **content}

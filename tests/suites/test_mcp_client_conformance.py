@@ -1,7 +1,7 @@
 """MCP's own conformance suite against the client side: agents' tools of MCP servers, in both revisions.
 
-The scenarios of authorization are left out: the client has no OAuth flow, tokens come from the agents file. So is
-elicitation-sep1034-client-defaults: it wants an answer within the request, and here a run ends to ask a person.
+Left out is elicitation-sep1034-client-defaults: it wants an answer within the request, and here a run ends to ask a
+person. The two scenarios of authorization that the suite has for revision 2025-03-26 are of no revision spoken here.
 """
 
 import subprocess
@@ -17,8 +17,39 @@ __all__ = ["suite"]
 
 pytestmark = pytest.mark.skipif(not FULL, reason="make suites runs it: it installs packages of npm")
 
+SIGN_INS = (
+    "metadata-default",
+    "metadata-var1",
+    "metadata-var2",
+    "metadata-var3",
+    "basic-cimd",
+    "pre-registration",
+    "scope-from-www-authenticate",
+    "scope-from-scopes-supported",
+    "scope-omitted-when-undefined",
+    "scope-step-up",
+    "scope-retry-limit",
+    "token-endpoint-auth-basic",
+    "token-endpoint-auth-post",
+    "token-endpoint-auth-none",
+)
+"""Scenarios of authorization, in both revisions."""
+NEWER_SIGN_INS = (
+    "resource-mismatch",
+    "offline-access-scope",
+    "offline-access-not-supported",
+    "authorization-server-migration",
+    "iss-supported",
+    "iss-not-advertised",
+    "iss-supported-missing",
+    "iss-wrong-issuer",
+    "iss-unexpected",
+    "iss-normalized",
+    "metadata-issuer-mismatch",
+)
 SCENARIOS = {
     "2026-07-28": (
+        *(f"auth/{name}" for name in (*SIGN_INS, *NEWER_SIGN_INS)),
         "tools_call",
         "request-metadata",
         "sep-2322-client-request-state",
@@ -28,7 +59,13 @@ SCENARIOS = {
         "json-schema-ref-no-deref",
         "json-schema-2020-12-preservation",
     ),
-    "2025-11-25": ("initialize", "tools_call", "sse-retry", "json-schema-2020-12-preservation"),
+    "2025-11-25": (
+        *(f"auth/{name}" for name in SIGN_INS),
+        "initialize",
+        "tools_call",
+        "sse-retry",
+        "json-schema-2020-12-preservation",
+    ),
 }
 
 

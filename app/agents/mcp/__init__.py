@@ -11,6 +11,9 @@ The SDK is imported when the first server is connected; nothing else of the prog
 - ``tool``: one tool of a server as a tool of an agent
 - ``rounds``, ``elicitation``: one call to its end: questions to people, and tasks that outlive a request
 - ``connection``: a connection to a server, held by a task of its own
+- ``accounts``, ``account_store``: whose sign-ins are kept, and where
+- ``sign_in``: sign in at a server (OAuth 2.1), and send requests with the tokens
+- ``oauth_internals``: private parts of the SDK's OAuth client
 - ``http_transport``: HTTP requests of the SDK, to checked addresses only
 - ``stdio_transport``: a server as a child process
 """

@@ -22,8 +22,10 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 from pydantic import TypeAdapter, ValidationError
 
-from app.agents.mcp.http_transport import LOST, MARK, MAX_MESSAGE_BYTES, UNSENT, CheckedTransport
+from app.agents.mcp.accounts import SignInNeeded
+from app.agents.mcp.http_transport import LOST, MARK, MAX_MESSAGE_BYTES, REFUSED, SIGN_IN, UNSENT, CheckedTransport
 from app.agents.mcp.port import OnProgress, OnQuestion
+from app.agents.mcp.sign_in import AccountTransport, SignIn
 from app.agents.mcp.spec import McpServerSpec, ResolvedServer
 from app.agents.mcp.stdio_transport import ServerProcess
 from app.agents.tools.port import NeedsAnswer
@@ -80,19 +82,29 @@ class McpConnection:
     """A connection to the server ``name``.
 
     All methods raise ``ServerAway`` if a request did not reach the server, ``LostConnection`` if its outcome is not
-    known, and ``ServerError`` for the server's own errors.
+    known, ``SignInNeeded`` if a person must sign in first, and ``ServerError`` for the server's own errors.
     """
 
-    def __init__(self, name: str, spec: McpServerSpec, resolved: ResolvedServer, allowed: AddressAllowlist) -> None:
+    def __init__(
+        self,
+        name: str,
+        spec: McpServerSpec,
+        resolved: ResolvedServer,
+        allowed: AddressAllowlist,
+        sign_in: SignIn | None = None,
+    ) -> None:
+        """``sign_in``: of the account whose requests it sends."""
         self.name = name
         self._spec = spec
         self._resolved = resolved
         self._allowed = allowed
+        self._sign_in = sign_in
         self._asking: list[_Asking] = []
         self._tasks = Tasks(f"mcp-{name}")
         self._closing = asyncio.Event()
         self._client: Client | None = None
         self._process: ServerProcess | None = None
+        self._account: AccountTransport | None = None
         self.ended = False
         """Whether the connection cannot be used any more."""
 
@@ -228,6 +240,10 @@ class McpConnection:
         ours = error.error.data == MARK
         if ours and code == UNSENT:
             return ServerAway(message)
+        if ours and code == SIGN_IN:
+            return SignInNeeded(message)
+        if ours and code == REFUSED:
+            return ServerError(message)
         self.ended = self.ended or message in {_SESSION_ENDED, _CLOSED}
         if message == _SESSION_ENDED:
             return ServerAway("its session has ended")
@@ -257,6 +273,8 @@ class McpConnection:
     def _as_away(self, error: BaseException) -> Exception:
         if self._process is not None and (how := self._process.how_it_ended()):
             return ServerAway(how)
+        if self._account is not None and (refusal := self._account.refusal) is not None:
+            return refusal if isinstance(refusal, SignInNeeded) else ServerError(str(refusal))
         if isinstance(error, MCPError):
             found = self._classified(error)
             return ServerAway(str(found)) if isinstance(found, LostConnection) else found
@@ -272,9 +290,10 @@ class McpConnection:
             command = [resolved.program, *spec.command[1:]]
             self._process = ServerProcess(self.name, command, resolved.env, resolved.folder, memory, self._on_end)
             return self._process.streams()
-        http = httpx2.AsyncClient(
-            transport=CheckedTransport(spec.url, self._allowed), headers=resolved.headers, timeout=None, trust_env=False
-        )
+        if self._sign_in is not None:
+            self._account = AccountTransport(spec.url, self._allowed, self._sign_in)
+        checked = self._account or CheckedTransport(spec.url, self._allowed)
+        http = httpx2.AsyncClient(transport=checked, headers=resolved.headers, timeout=None, trust_env=False)
         await stack.enter_async_context(http)
         return streamable_http_client(spec.url, http_client=http, max_sse_event_size=MAX_MESSAGE_BYTES)
 

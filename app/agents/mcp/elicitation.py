@@ -42,6 +42,26 @@ def answers_to(requests: Mapping[str, Any], server: str, tool: str, part: str, c
     return answers
 
 
+def ask_to_sign_in(url: str, server: str, tool: str, number: int, context: ToolContext) -> bool:
+    """Ask a person to sign in at ``url``, for the time ``number`` of a call; return whether they say that they have.
+
+    Raises ``NeedsAnswer`` without an answer.
+    """
+    value = {
+        "type": "auth_required",
+        "server": server,
+        "tool": tool,
+        "call_id": context.call_id,
+        "message": f"Sign in to {server} to go on: {url}",
+        "url": url,
+        "actions": list(ACTIONS),
+    }
+    action = {"type": "string", "enum": list(ACTIONS)}
+    expects = {"type": "object", "properties": {"action": action}, "required": ["action"]}
+    answer = _answer(context.interrupt(value, expects, f"mcp sign-in {number}"))
+    return bool(answer["action"] == "accept")
+
+
 def _question(request: Any, server: str, tool: str, call_id: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return the value of the interrupt and the JSON Schema of its answer."""
     params = request.get("params") if isinstance(request, Mapping) else None

@@ -26,6 +26,10 @@ UNSENT = -32_099
 LOST = "the connection was lost before the answer was complete"
 BROKEN = -32_098
 """Code of the error for a request whose outcome is not known."""
+SIGN_IN = -32_097
+"""Code of the error for a request that needs a sign-in; its message is the address."""
+REFUSED = -32_096
+"""Code of the error for a request that is not sent, and would not be sent again."""
 MARK = secrets.token_hex(16)
 """In the data of our own errors, so that no server can pretend one."""
 
@@ -63,13 +67,13 @@ class CheckedTransport(httpx2.AsyncBaseTransport):
         except NOT_SENT as error:
             return _unsent(failure_reason(error), request)
         except (aiohttp.ClientError, OSError) as error:
-            return _failed(BROKEN, f"the connection was lost: {failure_reason(error)}", request)
+            return failed_response(BROKEN, f"the connection was lost: {failure_reason(error)}", request)
         if response.status in AWAY:
             response.close()
-            return _failed(BROKEN, f"the server answered with status {response.status}", request)
+            return failed_response(BROKEN, f"the server answered with status {response.status}", request)
         if response.headers.get("Content-Encoding", "identity").lower() not in {"", "identity"}:
             response.close()
-            return _failed(BROKEN, "the server sent a compressed body, which was not asked for", request)
+            return failed_response(BROKEN, "the server sent a compressed body, which was not asked for", request)
         streams = response.headers.get("Content-Type", "").lower().startswith("text/event-stream")
         limit = MAX_RESPONSE_BYTES if streams else MAX_MESSAGE_BYTES
         return httpx2.Response(
@@ -108,10 +112,11 @@ class _Body(httpx2.AsyncByteStream):
 
 
 def _unsent(reason: str, request: httpx2.Request) -> httpx2.Response:
-    return _failed(UNSENT, reason, request)
+    return failed_response(UNSENT, reason, request)
 
 
-def _failed(code: int, reason: str, request: httpx2.Request) -> httpx2.Response:
+def failed_response(code: int, reason: str, request: httpx2.Request) -> httpx2.Response:
+    """Return the answer to a request that failed here: a JSON-RPC error that is marked as our own."""
     error = {"code": code, "message": reason, "data": MARK}
     body = msgspec.json.encode({"jsonrpc": "2.0", "id": None, "error": error})
     return httpx2.Response(503, headers={"Content-Type": "application/json"}, content=body, request=request)

@@ -35,6 +35,10 @@ class DatabasePins:
             row = await connection.fetchrow(queries.NEWEST, agent, server)
         return AcceptedList({}, 0) if row is None else AcceptedList(_decode(row["tools"]), row["version"])
 
+    async def known(self, agent: str, server: str) -> Tools:
+        """Return the accepted list; empty if there is none."""
+        return (await self.newest(agent, server)).tools
+
     async def accepted(self, agent: str, server: str, listed: Tools) -> Tools:
         """Return the accepted list; the first list that a server ever gave to ``agent`` is accepted as it is."""
         newest = await self.newest(agent, server)

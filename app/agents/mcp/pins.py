@@ -61,6 +61,10 @@ def visible(line: str) -> str:
 class PinStore(Protocol):
     """Where accepted lists are kept."""
 
+    async def known(self, agent: str, server: str) -> Tools:
+        """Return the accepted list of ``server`` for ``agent``; empty if there is none yet."""
+        ...
+
     async def accepted(self, agent: str, server: str, listed: Tools) -> Tools:
         """Return the accepted list of ``server`` for ``agent``; if there is none yet, accept ``listed``."""
         ...
@@ -71,6 +75,10 @@ class FirstSeen:
 
     def __init__(self) -> None:
         self._lists: dict[tuple[str, str], Tools] = {}
+
+    async def known(self, agent: str, server: str) -> Tools:
+        """Return the first list that was given; empty if none was."""
+        return self._lists.get((agent, server), {})
 
     async def accepted(self, agent: str, server: str, listed: Tools) -> Tools:
         """Return the first list that was given for ``agent`` and ``server``."""

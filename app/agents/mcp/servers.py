@@ -6,20 +6,26 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 import structlog
 
+from app.agents.mcp.accounts import CALLBACK, Account, AccountStore, MemoryAccounts, SignInNeeded
 from app.agents.mcp.pins import FirstSeen, PinnedTool, PinStore, digest_of
 from app.agents.mcp.port import Connection
 from app.agents.mcp.source import McpToolSource, stop_reason
-from app.agents.mcp.spec import McpServerSpec, McpToolName, resolve
+from app.agents.mcp.spec import McpServerSpec, McpToolName, ResolvedServer, resolve
 from app.agents.tools.port import ToolContext
 from app.agents.tools.remote import Lookup, LostConnection, ServerAway, ServerError, ToolStopped
 from app.base.errors import AgentServiceError, StartError
 from app.base.single_flight import SingleFlight
 from app.base.tasks import Tasks
+from app.domain.caller import AUTH_USER_ID
 from app.infra.egress.addresses import AddressAllowlist, check_url
+
+if TYPE_CHECKING:
+    from app.agents.mcp.sign_in import SignIn
 
 log = structlog.get_logger(__name__)
 
@@ -41,8 +47,8 @@ MAX_CONNECTIONS = 32
 """Connections to one server at a time: of as many tenants or users."""
 SHARED = ""
 
-Connect = Callable[[str, McpServerSpec], Connection]
-"""Makes a connection, which is opened next. Raises ``StartError``."""
+Connect = Callable[[str, McpServerSpec, Account | None], Connection]
+"""Makes a connection, of an account where people sign in, which is opened next. Raises ``StartError``."""
 
 
 class _Kept:
@@ -97,8 +103,14 @@ class McpServer:
             self._tending = False
 
     async def probe(self) -> bool:
-        """Connect and list the tools; return whether that worked, else ``problem`` says why not."""
+        """Connect and list the tools; return whether that worked, else ``problem`` says why not.
+
+        Where people sign in nothing can be listed before: the tools are those that were accepted.
+        """
         try:
+            if self.spec.oauth is not None:
+                await self._take_accepted()
+                return True
             async with self.using(SHARED) as connection:
                 await self._list(SHARED, connection)
         except (AgentServiceError, ServerAway, ServerError, LostConnection) as error:
@@ -115,11 +127,11 @@ class McpServer:
     async def connected(self, context: ToolContext, tool: PinnedTool | None = None) -> AsyncIterator[Connection]:
         """Enter with a connection for a call of ``tool``, if the server still describes it as pinned.
 
-        None: for a call that was made before. Raises ``ServerAway``, ``LostConnection``, ``ServerError`` or
-        ``ToolStopped``.
+        None: for a call that was made before. Raises ``ServerAway``, ``LostConnection``, ``ServerError``,
+        ``SignInNeeded`` or ``ToolStopped``.
         """
         scope = self._scope_of(context)
-        async with self.using(scope) as connection:
+        async with self.using(scope, self._account_of(context)) as connection:
             if tool is not None:
                 kept = self._kept[scope]
                 if time.monotonic() - kept.listed_at > LIST_AGAIN_SECONDS:
@@ -139,8 +151,26 @@ class McpServer:
             return SHARED
         if self.spec.scope == "tenant":
             return context.tenant_id
-        user = context.caller.user or {}
-        return f"{context.tenant_id} {user.get('identity', '')}"
+        return f"{context.tenant_id} {_user_of(context)}"
+
+    async def signed_in(self, context: ToolContext) -> None:
+        """List the tools with the account of ``context``. Raises as ``connected``."""
+        scope = self._scope_of(context)
+        async with self.using(scope, self._account_of(context)) as connection:
+            await self._list(scope, connection)
+
+    def _account_of(self, context: ToolContext) -> Account | None:
+        if self.spec.oauth is None:
+            return None
+        subject = _user_of(context) if self.spec.scope == "user" else ""
+        return Account(UUID(context.tenant_id), self.name, subject)
+
+    async def _take_accepted(self) -> None:
+        for source in self.sources:
+            accepted = await self._pins.known(source.agent, self.name)
+            if accepted:
+                source.update(accepted, accepted)
+        self.problem = ""
 
     async def _list(self, scope: str, connection: Connection) -> None:
         """List the tools, once for all that wait for the list of ``scope``."""
@@ -154,6 +184,10 @@ class McpServer:
             for source in self.sources:
                 source.update(listed, await self._pins.accepted(source.agent, self.name, listed))
             self.listed, self.problem = listed, ""
+        elif self.spec.oauth is not None:
+            for source in self.sources:
+                accepted = await self._pins.accepted(source.agent, self.name, listed)
+                source.update(accepted, accepted)  # what an account is shown else does not decide for the others
         elif digests != {name: digest_of(tool) for name, tool in self.listed.items()}:
             self.tend()  # no tenant's list decides for the others
         if kept.connection is connection:
@@ -162,7 +196,7 @@ class McpServer:
             self.tend()
 
     @contextlib.asynccontextmanager
-    async def using(self, scope: str = SHARED) -> AsyncIterator[Connection]:
+    async def using(self, scope: str = SHARED, account: Account | None = None) -> AsyncIterator[Connection]:
         """Enter with an open connection for ``scope``. Raises ``StartError``, and as ``Connection.open``."""
         kept = self._kept.get(scope)
         if kept is None:
@@ -172,7 +206,7 @@ class McpServer:
         if kept.closing is not None:
             kept.closing.cancel()
         try:
-            yield await self._opened(kept)
+            yield await self._opened(kept, account)
         finally:
             kept.users -= 1
             kept.used_at = time.monotonic()
@@ -180,7 +214,7 @@ class McpServer:
                 loop = asyncio.get_running_loop()
                 kept.closing = loop.call_later(IDLE_SECONDS, self._close_idle, scope)
 
-    async def _opened(self, kept: _Kept) -> Connection:
+    async def _opened(self, kept: _Kept, account: Account | None) -> Connection:
         """Return the open connection, or a new one: not sooner after failures than their number allows."""
         async with kept.lock:
             if kept.connection is not None and not kept.connection.ended:
@@ -189,11 +223,14 @@ class McpServer:
                 raise ServerAway(f"it failed {kept.failures} times in a row; the next attempt is in {wait:.0f} s")
             if kept.connection is not None:
                 await kept.connection.aclose()
-            kept.connection = connection = self._connect(self.name, self.spec)
+            kept.connection = connection = self._connect(self.name, self.spec, account)
             kept.listed_at = -math.inf
             opened_at = time.monotonic()
             try:
                 await connection.open()
+            except SignInNeeded:
+                kept.connection = None
+                raise
             except BaseException:
                 kept.connection = None
                 kept.failures += 1
@@ -223,6 +260,10 @@ class McpServer:
             self._tasks.start(_close(kept), name="idle")
 
 
+def _user_of(context: ToolContext) -> str:
+    return str(context.configurable.get(AUTH_USER_ID) or "")
+
+
 async def _close(kept: _Kept) -> None:
     if kept.closing is not None:
         kept.closing.cancel()
@@ -231,12 +272,71 @@ async def _close(kept: _Kept) -> None:
         await connection.aclose()
 
 
+class Connector:
+    """Makes connections with the SDK, which the first one imports.
+
+    ``folder``: where relative paths start; ``lookup``: variables that headers and environments refer to. ``accounts``:
+    where sign-ins are kept; ``public_url``: where authorization servers send people back to.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        lookup: Lookup,
+        allowed: AddressAllowlist,
+        accounts: AccountStore | None = None,
+        public_url: str = "",
+    ) -> None:
+        self.accounts = MemoryAccounts() if accounts is None else accounts
+        self._folder = folder
+        self._lookup = lookup
+        self._allowed = allowed
+        self._redirect_uri = public_url + CALLBACK
+
+    def connect(self, name: str, spec: McpServerSpec, account: Account | None = None) -> Connection:
+        """Return a new connection (``Connect``)."""
+        try:
+            from app.agents.mcp.connection import McpConnection
+        except ModuleNotFoundError as error:
+            raise StartError(f"{error.name} is not installed: install agent-service[mcp]") from error
+        if spec.url:
+            try:
+                check_url(spec.url, self._allowed)
+            except ValueError as error:
+                raise StartError(f"url: {error}") from None
+        resolved = self._resolved(spec)
+        if spec.oauth is not None and account is None:
+            raise StartError("people sign in at it, with accounts of their own")
+        sign_in = None if account is None else self._sign_in(spec, account, resolved)
+        return McpConnection(name, spec, resolved, self._allowed, sign_in)
+
+    async def finish(self, spec: McpServerSpec, account: Account, code: str, issuer: str | None) -> None:
+        """Finish the sign-in of ``account``. Raises ``SignInRefused``."""
+        from app.agents.mcp.sign_in import send_checked
+
+        sign_in = self._sign_in(spec, account, self._resolved(spec))
+        await sign_in.finish(code, issuer, lambda request: send_checked(request, self._allowed))
+
+    def _sign_in(self, spec: McpServerSpec, account: Account, resolved: ResolvedServer) -> "SignIn":
+        from app.agents.mcp.sign_in import SignIn
+
+        assert spec.oauth is not None
+        return SignIn(spec.url, spec.oauth, resolved.client_secret, account, self.accounts, self._redirect_uri)
+
+    def _resolved(self, spec: McpServerSpec) -> ResolvedServer:
+        try:
+            return resolve(spec, self._folder, self._lookup)
+        except AgentServiceError as error:
+            raise StartError(str(error)) from error
+
+
 class McpServers:
     """The servers of an agents file by name. Only those that agents use are connected."""
 
-    def __init__(self, specs: Mapping[str, McpServerSpec], connect: Connect, pins: PinStore | None = None) -> None:
+    def __init__(self, specs: Mapping[str, McpServerSpec], connector: Connector, pins: PinStore | None = None) -> None:
         pins = pins or FirstSeen()
-        self._servers = {name: McpServer(name, spec, connect, pins) for name, spec in specs.items()}
+        self._connector = connector
+        self._servers = {name: McpServer(name, spec, connector.connect, pins) for name, spec in specs.items()}
 
     def source(self, agent: str, server: str, names: Iterable[str]) -> McpToolSource:
         """Return the tools ``names`` of ``server`` for ``agent``. Raises ``StartError`` for an unknown server."""
@@ -259,6 +359,15 @@ class McpServers:
             raise StartError(f"there is no MCP server {name!r}: define [mcp.{name}]. Defined: {known}")
         return self._servers[name]
 
+    async def pending(self, state: str) -> Account | None:
+        """Return whose sign-in waits under ``state``, None if none does."""
+        account = await self._connector.accounts.find(state)
+        return account if account is not None and account.server in self._servers else None
+
+    async def finish_sign_in(self, account: Account, code: str, issuer: str | None) -> None:
+        """Finish the sign-in of ``account`` with what the authorization server sent. Raises ``SignInRefused``."""
+        await self._connector.finish(self.get(account.server).spec, account, code, issuer)
+
     @property
     def needed(self) -> list[McpServer]:
         """The servers that agents use."""
@@ -278,28 +387,3 @@ class McpServers:
     async def aclose(self) -> None:
         """Close all connections."""
         await asyncio.gather(*(server.aclose() for server in self._servers.values()))
-
-
-def connector(folder: Path, lookup: Lookup, allowed: AddressAllowlist) -> Connect:
-    """Return how connections are made: with the SDK, which the first one imports.
-
-    ``folder``: where relative paths start; ``lookup``: variables that headers and environments refer to.
-    """
-
-    def connect(name: str, spec: McpServerSpec) -> Connection:
-        try:
-            from app.agents.mcp.connection import McpConnection
-        except ModuleNotFoundError as error:
-            raise StartError(f"{error.name} is not installed: install agent-service[mcp]") from error
-        if spec.url:
-            try:
-                check_url(spec.url, allowed)
-            except ValueError as error:
-                raise StartError(f"url: {error}") from None
-        try:
-            resolved = resolve(spec, folder, lookup)
-        except AgentServiceError as error:
-            raise StartError(str(error)) from error
-        return McpConnection(name, spec, resolved, allowed)
-
-    return connect

@@ -7,7 +7,7 @@ import structlog
 
 from app.agents.mcp.pins import PinnedTool, digest_of
 from app.agents.mcp.spec import ALL, shown_name
-from app.agents.mcp.tool import McpTool
+from app.agents.mcp.tool import McpTool, SignInTool
 from app.agents.tools.port import Tool
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class McpToolSource:
         self.server = server
         self.names = tuple(names)
         self.version = 0
-        self._tools: list[McpTool] = []
+        self._tools: list[McpTool | SignInTool] = [SignInTool(server)] if server.spec.oauth is not None else []
         self._refused: dict[str, str] = {}
 
     @property
@@ -51,10 +51,10 @@ class McpToolSource:
 
     def update(self, listed: Mapping[str, Mapping[str, Any]], accepted: Mapping[str, Mapping[str, Any]]) -> None:
         """Take over what the server lists, tool by tool as far as it is as ``accepted``."""
-        before = {tool.pinned: tool for tool in self._tools}
+        before = {tool.pinned: tool for tool in self._tools if isinstance(tool, McpTool)}
         offered = {name: digest_of(tool) for name, tool in listed.items()}
         pinned = {name: digest_of(tool) for name, tool in accepted.items()}
-        tools: list[McpTool] = []
+        tools: list[McpTool | SignInTool] = []
         refused: dict[str, str] = {}
         for name in listed if ALL in self.names else self.names:
             reason = stop_reason(offered.get(name), pinned.get(name))

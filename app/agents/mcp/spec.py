@@ -3,6 +3,7 @@
 import shutil
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -28,10 +29,24 @@ class McpToolSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     timeout: Seconds | None = None
 
 
+class OAuthSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """How people sign in at a server (OAuth 2.1). All empty: as the server and its authorization server say.
+
+    ``client_id`` and ``client_secret``, which may refer to variables as ``${NAME}``: of a client that was registered
+    there by hand. ``client_metadata_url``: address of a client id metadata document. ``scopes``: what is asked for.
+    """
+
+    client_id: str = ""
+    client_secret: str = ""
+    client_metadata_url: str = ""
+    scopes: list[str] = []
+
+
 class McpServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """One server: its ``url``, or the ``command`` (program and arguments) that starts it as a child process.
 
     ``headers`` of HTTP requests and ``env`` of the process may refer to variables of the environment as ``${NAME}``.
+    ``oauth``: people sign in, once for each scope, instead of a token in ``headers``.
     ``folder``: working directory of the process; ``memory``: its limit, like ``1GiB``. ``scope``: whom one connection
     (and one process) serves. ``timeout``: seconds for one call. ``attempts``: how often a call is sent that did not
     reach the server; ``when_away``: what then, ``tell`` the model or ``wait`` until the run's time limit.
@@ -40,6 +55,7 @@ class McpServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     url: str = ""
     command: list[str] = []
     headers: dict[str, str] = {}
+    oauth: OAuthSpec | None = None
     env: dict[str, str] = {}
     folder: str = ""
     memory: str = ""
@@ -70,9 +86,11 @@ class McpServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                 host_of(self.url)
             except ValueError as error:
                 raise ValueError(f"url: {error}") from None
-        others = ("env", "folder", "memory") if self.url else ("headers",)
+        others = ("env", "folder", "memory") if self.url else ("headers", "oauth")
         if wrong := [name for name in others if getattr(self, name)]:
             raise ValueError(f"{wrong[0]} applies to a server with {'command' if self.url else 'url'} only")
+        if self.oauth is not None:
+            self._check_oauth(self.oauth)
         if self.memory:
             parse_size(self.memory)
         for declared in (self.tool_class, *(one.tool_class for one in self.tools.values())):
@@ -81,12 +99,23 @@ class McpServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
                     f"tool_class {declared} is not for tools of MCP servers: use {', '.join(sorted(_DECLARABLE))}"
                 )
 
+    def _check_oauth(self, oauth: OAuthSpec) -> None:
+        if self.scope == "server":
+            raise ValueError('oauth needs scope = "tenant" or "user": whose account one sign-in is for')
+        if "authorization" in map(str.lower, self.headers):
+            raise ValueError("oauth takes the place of the header Authorization: remove one of them")
+        if oauth.client_secret and not oauth.client_id:
+            raise ValueError("oauth.client_secret belongs to a client_id: give both")
+        if oauth.client_metadata_url and urlsplit(oauth.client_metadata_url).scheme != "https":
+            raise ValueError("oauth.client_metadata_url must be an https address")
+
 
 class ResolvedServer(NamedTuple):
-    """A server with the values of the variables that its headers or environment refer to."""
+    """A server with the values of the variables that its headers, environment or client secret refer to."""
 
     headers: dict[str, str]
     env: dict[str, str]
+    client_secret: str
     program: str
     folder: Path
 
@@ -104,7 +133,9 @@ def resolve(spec: McpServerSpec, folder: Path, lookup: Lookup) -> ResolvedServer
     where = folder / spec.folder
     if not where.is_dir():
         raise StartError(f"folder: there is no directory {where}")
-    return ResolvedServer(expand_references(spec.headers, lookup), expand_references(spec.env, lookup), program, where)
+    headers, env = expand_references(spec.headers, lookup), expand_references(spec.env, lookup)
+    oauth = {} if spec.oauth is None else expand_references({"secret": spec.oauth.client_secret}, lookup)
+    return ResolvedServer(headers, env, oauth.get("secret", ""), program, where)
 
 
 class McpToolName(NamedTuple):

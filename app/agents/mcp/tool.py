@@ -6,12 +6,14 @@ import time
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
+from app.agents.mcp.accounts import SignInNeeded
+from app.agents.mcp.elicitation import ask_to_sign_in
 from app.agents.mcp.pins import PinnedTool, digest_of
 from app.agents.mcp.port import Connection, OnProgress
 from app.agents.mcp.rounds import CallRounds
 from app.agents.mcp.spec import McpServerSpec, shown_name
 from app.agents.tools.content import tool_result
-from app.agents.tools.port import SAFE_TO_REPEAT, ToolContext, ToolResult
+from app.agents.tools.port import SAFE_TO_REPEAT, ToolClass, ToolContext, ToolResult
 from app.agents.tools.remote import (
     CANCEL_SECONDS,
     FIRST_PAUSE,
@@ -34,6 +36,7 @@ IDEMPOTENCY_KEY = "agent-service/idempotency-key"
 PROGRESS_SECONDS = 0.05
 """Reports of progress that come faster are dropped."""
 MAX_MESSAGE_LENGTH = 500
+NOT_SIGNED_IN = "The person did not sign in; the tool was not run."
 MAX_SCHEMA_BYTES = 64 * 1024
 MAX_DESCRIPTION_LENGTH = 8 * 1024
 
@@ -43,6 +46,10 @@ class Server(Protocol):
 
     name: str
     spec: McpServerSpec
+
+    async def signed_in(self, context: ToolContext) -> None:
+        """List the tools with the account of ``context``. Raises as ``connected``."""
+        ...
 
     def connected(
         self, context: ToolContext, tool: PinnedTool | None = None
@@ -89,7 +96,7 @@ class McpTool:
 
     async def _attempts(self, rounds: CallRounds, args: dict[str, Any], context: ToolContext) -> ToolResult:
         meta = {IDEMPOTENCY_KEY: context.idempotency_key}
-        spec, attempt, pause = self._server.spec, 0, FIRST_PAUSE
+        spec, attempt, pause, asked = self._server.spec, 0, FIRST_PAUSE, 0
         while True:
             attempt += 1
             try:
@@ -97,6 +104,11 @@ class McpTool:
                 async with asyncio.timeout(self._seconds), self._server.connected(context, tool) as connection:
                     raw = await rounds.run(connection, args, meta, self._progress_of(context))
                 return self._result(raw)
+            except SignInNeeded as error:
+                if not ask_to_sign_in(error.url, self._server.name, self.spec.name, asked, context):
+                    return failed(NOT_SIGNED_IN)
+                attempt, asked = 0, asked + 1
+                continue
             except ToolStopped as error:
                 return failed(f"The tool {self.spec.name!r} was not run: {error}.")
             except ServerError as error:
@@ -152,6 +164,39 @@ class McpTool:
             context.emit(value)
 
         return emit
+
+
+class SignInTool:
+    """Lets a person sign in to ``server``, in the place of tools that are not known before that."""
+
+    tool_class = ToolClass.READ_ONLY
+
+    def __init__(self, server: "Server") -> None:
+        self._server = server
+        self.timeout = server.spec.timeout
+        self.spec = ToolSpec(
+            name=shown_name(server.name, "sign_in"),
+            description=f"Sign in to {server.name}, whose tools can be used afterwards.",
+            parameters={"type": "object", "properties": {}},
+        )
+
+    async def call(self, args: dict[str, Any], context: ToolContext) -> ToolResult:
+        """Ask a person to sign in, unless they have."""
+        asked = 0
+        while True:
+            try:
+                await self._server.signed_in(context)
+                return ToolResult(content=f"Signed in to {self._server.name}. Its tools can be used now.")
+            except SignInNeeded as error:
+                if not ask_to_sign_in(error.url, self._server.name, self.spec.name, asked, context):
+                    return failed(NOT_SIGNED_IN)
+                asked += 1
+            except (ServerAway, LostConnection, ServerError) as error:
+                return failed(f"The server {self._server.name} cannot be used: {error}")
+
+    async def lookup(self, key: str) -> ToolResult | None:
+        """Raise ``LookupError``: a sign-in can be repeated."""
+        raise LookupError("a sign-in has no lookup")
 
 
 async def no_progress(_progress: float, _total: float | None, _message: str | None) -> None:

@@ -83,6 +83,7 @@ _WHOLE_TENANT = "x.tenant_id = $1 and $2::jsonb is not null and $3::text[] is no
 _OWN = {
     "assistant_versions": "x.metadata @> $2",
     "api_keys": "x.user_id = $2::jsonb ->> 'user_id'",
+    "mcp_accounts": "x.user_id = $2::jsonb ->> 'user_id'",
     "audit_log": "$2::jsonb ->> 'user_id' in (x.actor, x.subject)",
     "usage_by_day": "x.requested_by = $2::jsonb ->> 'user_id'",
 }

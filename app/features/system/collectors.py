@@ -85,7 +85,7 @@ TABLES_BY_PART = {
     "checkpoints": "^checkpoint",
     "runs": "^(runs|steps|tool_intents)$",
     "transitions": "^run_transitions$",
-    "records": "^(audit_log|idempotency_keys|webhook_deliveries|push_configs|push_deliveries)$",
+    "records": "^(audit_log|idempotency_keys|webhook_deliveries|push_configs|push_deliveries|mcp_accounts)$",
     "events": "^(events|live_frames)$",
     "store": "^store_",
 }

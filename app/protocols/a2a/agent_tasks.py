@@ -34,7 +34,7 @@ from app.protocols.a2a.projection import TaskProjection
 from app.protocols.a2a.tasks import METADATA, STATUSES, TERMINAL, WAITING, context_of, state_in, task_of
 from app.protocols.gateway import OBSERVABLE, ProtocolGateway
 from app.protocols.live_runs import stop_run
-from app.protocols.questions import approval, kind_of
+from app.protocols.questions import approval, is_sign_in, kind_of
 from app.protocols.threads import thread_id_of
 from app.security.access.structs import Principal
 from app.security.idempotency.structs import IdempotencyKey, ReplayedResponse
@@ -54,6 +54,8 @@ RECHECK_SECONDS = 5.0
 YES = {"approve", "approved", "accept", "yes", "y", "ok", "true"}
 NO = {"reject", "rejected", "deny", "denied", "no", "n", "false"}
 """Texts that answer a request for approval."""
+DONE = YES | {"done"}
+"""Texts that say that a person has signed in."""
 
 _encode = msgspec.json.Encoder().encode
 
@@ -408,14 +410,18 @@ def _answer(chain: RunChain, message: Message) -> Any:
     """
     answer = answer_in(message.parts)
     questions = chain.last.interrupts or []
-    if not isinstance(answer, str) or len(questions) != 1 or kind_of(questions[0].get("value")) != "approval":
+    if not isinstance(answer, str) or len(questions) != 1:
         return answer
-    word = answer.strip().rstrip(".!").lower()
+    word, value = answer.strip().rstrip(".!").lower(), questions[0].get("value")
+    if is_sign_in(value) and word in DONE | NO:
+        return {"action": "accept" if word in DONE else "decline"}
+    if kind_of(value) != "approval":
+        return answer
     if word not in YES | NO:
         raise Invalid.at(
             "The task waits for an approval: answer approve or reject, or send the decisions as data.", "/message/parts"
         )
-    return {questions[0]["id"]: approval(questions[0].get("value"), word in YES)}
+    return {questions[0]["id"]: approval(value, word in YES)}
 
 
 def _direct_message(chain: RunChain, values: dict[str, Any]) -> Message | None:

@@ -8,7 +8,7 @@ import msgspec
 from app.features.runs.chain import ChainedRun, RunChain
 from app.infra.wires.a2a import Artifact, Message, Part, Task, TaskState, TaskStatus, timestamp
 from app.protocols.a2a.content import parts_of
-from app.protocols.questions import kind_of, words_of
+from app.protocols.questions import is_sign_in, kind_of, words_of
 from app.protocols.states import RunState, state_of
 
 METADATA = "a2a"
@@ -73,8 +73,9 @@ def state_in(chain: RunChain) -> TaskState:
 
 def asking_state(questions: Sequence[Mapping[str, Any]]) -> TaskState:
     """Return the state of a task that waits for the answers to ``questions``."""
-    approvals = any(kind_of(question.get("value")) != "question" for question in questions)
-    return "TASK_STATE_AUTH_REQUIRED" if approvals else "TASK_STATE_INPUT_REQUIRED"
+    values = [question.get("value") for question in questions]
+    authorizes = any(kind_of(value) != "question" or is_sign_in(value) for value in values)
+    return "TASK_STATE_AUTH_REQUIRED" if authorizes else "TASK_STATE_INPUT_REQUIRED"
 
 
 def question_message(run_id: str, context_id: str, task_id: str, questions: Sequence[Mapping[str, Any]]) -> Message:

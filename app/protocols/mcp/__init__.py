@@ -1,6 +1,7 @@
 """The Model Context Protocol, as a server: https://modelcontextprotocol.io/specification/2026-07-28
 
 - ``controller``: HTTP routes
+- ``sign_in``: where browsers come back to after a sign-in at another server
 - ``resource_metadata``: how clients learn of the issuer of tokens
 - ``server``: serve messages of both revisions over a surface
 - ``revisions``: tell the revisions apart; headers and capabilities

@@ -1,6 +1,9 @@
 """The Model Context Protocol's server side."""
 
+from collections.abc import Callable, Sequence
+
 from app.agents.config.agents_file import AgentsFile
+from app.base.errors import StartError
 from app.features.system.service import version
 from app.infra.http.host_and_cors import OriginRule
 from app.infra.secrets.secret import Secret
@@ -20,19 +23,8 @@ from app.server.composition.persistence import Persistence
 def build_mcp(
     settings: Settings, file: AgentsFile, persistence: Persistence, features: Features, gateway: ProtocolGateway
 ) -> McpParts:
-    """Build it. What clients keep is sealed under the pepper of keys; without one, under the database's address.
-
-    Both are known to every process and survive its restart. Without keys the seal protects from accidents alone: what
-    is sealed grants nothing.
-    """
-    keys = persistence.secrets.rotating("AGENT_KEY_PEPPER", "AGENT_KEY_PEPPER_SECONDARY").good
-    if settings.auth.key_pepper is None:
-        sealed_under = settings.database.url or Secret("")
-
-        def keys() -> tuple[Secret, ...]:
-            return (sealed_under,)
-
-    server = McpServer(gateway.streams, Sealer(keys), "agent-service", version())
+    """Build it."""
+    server = McpServer(gateway.streams, Sealer(sealing_keys(settings, persistence)), "agent-service", version())
     tools = AgentTools(gateway)
     return McpParts(
         server=server,
@@ -44,3 +36,28 @@ def build_mcp(
         records=persistence.audit,
         origins=OriginRule(settings.server.cors_origins),
     )
+
+
+def sealing_keys(settings: Settings, persistence: Persistence) -> Callable[[], Sequence[Secret]]:
+    """Return the secrets that seal what clients keep, and accounts: the pepper of keys, else the database's address.
+
+    Both are known to every process and survive its restart. Without a pepper the seal of what clients keep protects
+    from accidents alone, which suffices, as it grants nothing.
+    """
+    if settings.auth.key_pepper is not None:
+        return persistence.secrets.rotating("AGENT_KEY_PEPPER", "AGENT_KEY_PEPPER_SECONDARY").good
+    sealed_under = settings.database.url or Secret("")
+    return lambda: (sealed_under,)
+
+
+def check_accounts(settings: Settings, file: AgentsFile) -> None:
+    """Raise ``StartError`` if tokens of people would be encrypted under an address alone, in production."""
+    names = [name for name, spec in file.mcp.items() if spec.oauth is not None]
+    if names and settings.auth.key_pepper is None and settings.server.environment == "production":
+        raise StartError(f"AGENT_KEY_PEPPER encrypts the accounts of people at the MCP server {names[0]!r}: set it")
+
+
+def own_address(settings: Settings) -> str:
+    """Return the URL at which browsers reach this server."""
+    server = settings.server
+    return server.public_url or f"http://127.0.0.1:{server.port}{server.root_path}"

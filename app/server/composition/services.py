@@ -4,8 +4,9 @@ import msgspec
 
 from app.agents.a2a.peers import A2APeers
 from app.agents.config.agents_file import read
+from app.agents.mcp.account_store import DatabaseAccounts
 from app.agents.mcp.pin_store import DatabasePins
-from app.agents.mcp.servers import McpServers, connector
+from app.agents.mcp.servers import Connector, McpServers
 from app.base.tasks import Tasks, TaskWatchdog
 from app.features.access.custom_auth import acting_user
 from app.features.access.open_streams import OpenStreamAccess
@@ -21,13 +22,14 @@ from app.protocols.a2a.card import AgentCards
 from app.protocols.a2a.controller import A2AParts
 from app.protocols.gateway import ProtocolGateway
 from app.protocols.mcp.controller import McpParts
+from app.protocols.mcp.sign_in import McpSignIns
 from app.protocols.projection import ProjectedRuns
 from app.server.composition.auth import AuthStack, build_auth
 from app.server.composition.engine import EngineStack, build_engine
 from app.server.composition.features import Features, build_features
 from app.server.composition.health import Health, build_health, status_sources
 from app.server.composition.limits import Limits, build_limits
-from app.server.composition.mcp import build_mcp
+from app.server.composition.mcp import build_mcp, check_accounts, own_address, sealing_keys
 from app.server.composition.models import AgentRuntime, RemoteTools, build_agents, build_models
 from app.server.composition.persistence import Persistence, build_persistence
 from app.server.composition.telemetry import Telemetry, build_telemetry
@@ -49,6 +51,7 @@ class AppServices(msgspec.Struct, frozen=True, kw_only=True):
     streams: OpenStreams
     gateway: ProtocolGateway
     mcp: McpParts
+    mcp_sign_ins: McpSignIns
     a2a: A2AParts
     proxies: TrustedProxies
     background: Tasks
@@ -76,7 +79,10 @@ def _build(
     auth = build_auth(settings, persistence, file)
     allowed = AddressAllowlist(settings.egress.allow.split(","))
     pins = DatabasePins(persistence.database, persistence.audit)
-    servers = McpServers(file.mcp, connector(file.folder, settings.look_up, allowed), pins)
+    check_accounts(settings, file)
+    accounts = DatabaseAccounts(persistence.database, sealing_keys(settings, persistence))
+    connector = Connector(file.folder, settings.look_up, allowed, accounts, own_address(settings))
+    servers = McpServers(file.mcp, connector, pins)
     remote = RemoteTools(servers, A2APeers(file.a2a, settings.look_up, allowed))
     agents = build_agents(file, models, telemetry, persistence, acting_user(auth.custom_auth), remote)
     limits = build_limits(settings, persistence, agents, telemetry.meters)
@@ -106,6 +112,7 @@ def _build(
         operation=OperationService(persistence.database, limits.budgets.prices, settings, buffers),
         streams=open_streams,
         gateway=gateway,
+        mcp_sign_ins=McpSignIns(servers, persistence.audit),
         mcp=build_mcp(settings, file, persistence, features, gateway),
         a2a=A2AParts(
             AgentCards(

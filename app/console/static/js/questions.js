@@ -31,6 +31,7 @@ export function questionCard(question, answer) {
   const earlier = value?.problem && h("p.problem", null, `The last answer did not count: ${value.problem}`);
   if (value?.type === "tool_review") add(card, review(value, send));
   else if (Array.isArray(value?.action_requests)) add(card, approval(value, send));
+  else if (isAddress(value?.url) && Array.isArray(value.actions)) add(card, address(value, send));
   else add(card, anything(question, send));
   return add(card, earlier, problem);
 }
@@ -96,6 +97,23 @@ function review(value, send) {
       const [label, note] = REVIEW[action] ?? [action, ""];
       const given = () => send(result.value ? { action, result: result.value } : { action });
       return button(label, given, { title: note, kind: action === "abort" ? "danger" : "" });
+    })),
+  ];
+}
+
+const isAddress = (text) => /^https?:\/\//i.test(text ?? "") && URL.canParse(text);
+
+const WHAT_WAS_DONE = { accept: ["I have done so", "primary"], decline: ["I will not", "danger"], cancel: ["Not now", ""] };
+
+/** An address that a person opens to sign in, or to answer there. */
+function address(value, send) {
+  const signsIn = value.type === "auth_required";
+  return [
+    titled("chat", signsIn ? `Sign in to ${value.server}` : String(value.message ?? "Open this address"), `For the tool ${value.tool}.`),
+    h("p", null, h("a", { href: value.url, target: "_blank", rel: "noopener noreferrer" }, `Open ${new URL(value.url).host}`)),
+    h("div.buttons", null, value.actions.map((action) => {
+      const [label, kind] = WHAT_WAS_DONE[action] ?? [action, ""];
+      return button(label, () => send({ action }), { kind });
     })),
   ];
 }

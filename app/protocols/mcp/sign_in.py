@@ -1,0 +1,84 @@
+"""Where authorization servers send a person back to who signs in at an MCP server for an agent (OAuth 2.1).
+
+The page names whose account the server gets, and waits for the person's consent: a person who follows
+the address of someone else's sign-in must see that.
+"""
+
+import html
+from http import HTTPStatus
+from typing import NamedTuple
+
+import structlog
+from litestar import Controller, Response, get
+from litestar.di import NamedDependency
+
+from app.agents.mcp.accounts import CALLBACK, SignInRefused
+from app.agents.mcp.servers import McpServers
+from app.features.access.guard import OPEN
+from app.infra.http.query_params import AnyRequest
+from app.infra.http.request_context import PROTOCOL_LABEL
+from app.security.access.structs import AuditEvent, AuditSink
+
+log = structlog.get_logger(__name__)
+
+POLICY = "default-src 'none'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'"
+HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store", "Referrer-Policy": "same-origin"}
+MAX_LENGTH = 4096
+"""Characters of a parameter."""
+UNKNOWN = "This address is not known, or it has expired or was used. Ask the agent again: it makes a new one."
+
+
+class McpSignIns(NamedTuple):
+    """What the route works with."""
+
+    servers: McpServers
+    records: AuditSink
+
+
+class McpSignInController(Controller):
+    """The callback of sign-ins; no key needed: the state of the pending sign-in is the credential."""
+
+    path = CALLBACK
+    tags = ("MCP",)
+    include_in_schema = False
+    opt = {**OPEN, PROTOCOL_LABEL: "mcp"}  # noqa: RUF012  as the framework declares it
+
+    @get("/")
+    async def finish(self, mcp_sign_ins: NamedDependency[McpSignIns], request: AnyRequest) -> Response[str]:
+        """Ask the person for consent, then exchange the code of the authorization server for tokens.
+
+        Both are GETs: bodies of requests to this server are JSON, which a page without script cannot send.
+        """
+        servers, records = mcp_sign_ins
+        given = request.query_params
+        code, state, iss, error = (str(given.get(name, ""))[:MAX_LENGTH] for name in ("code", "state", "iss", "error"))
+        account = await servers.pending(state) if state else None
+        if account is None:
+            return _page(UNKNOWN, HTTPStatus.NOT_FOUND)
+        if error or not code:
+            return _page(f"The sign-in at {account.server} was refused: {error or 'no code was sent'}.")
+        if given.get("consent") != "yes":
+            fields = {"code": code, "state": state, "iss": iss, "consent": "yes"}
+            return _page(f"Give agents of {account.about} access to your account at {account.server}?", fields=fields)
+        try:
+            await servers.finish_sign_in(account, code, iss or None)
+        except SignInRefused as refused:
+            log.warning("mcp_sign_in_refused", server=account.server, reason=str(refused))
+            return _page(f"The sign-in at {account.server} failed: {refused}.", HTTPStatus.BAD_GATEWAY)
+        event = AuditEvent(account.tenant_id, "mcp.signed_in", account.user_id or "tenant", account.server)
+        records.record(event)
+        return _page(f"Signed in at {account.server}. Go back to the agent and continue.")
+
+
+def _page(words: str, status: int = HTTPStatus.OK, fields: dict[str, str] | None = None) -> Response[str]:
+    """Return a page with ``words``, and with a button that sends ``fields``."""
+    inputs = "".join(
+        f'<input type="hidden" name="{name}" value="{html.escape(value)}">' for name, value in (fields or {}).items()
+    )
+    form = f'<form method="get">{inputs}<button type="submit">Give access</button></form>' if fields else ""
+    text = (
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Sign in</title>'
+        '<meta name="viewport" content="width=device-width"></head>'
+        f"<body><main><h1>Sign in</h1><p>{html.escape(words)}</p>{form}</main></body></html>"
+    )
+    return Response(text, media_type="text/html", status_code=status, headers=HEADERS)
