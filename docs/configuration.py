@@ -34,7 +34,7 @@ def _meaning(variable: Variable) -> str:
     if typing.get_origin(variable.kind) is Literal:
         parts.append("Values: " + ", ".join(f"`{value}`" for value in typing.get_args(variable.kind)) + ".")
     elif variable.kind in (int, float):
-        parts.append(f"{variable.meta.ge:g} to {variable.meta.le:g}.")
+        parts.append(f"{variable.bounds}.")
     if variable.name.endswith("_SECONDS"):
         parts.append("In seconds.")
     if variable.meta.examples:

@@ -73,6 +73,11 @@ def test_an_empty_value_counts_as_unset() -> None:
         ("PORT", "70000", "PORT must be a whole number from 1 to 65535, not '70000'"),
         ("APP_ENV", "staging", "APP_ENV must be one of development, production, not 'staging'"),
         ("AGENT_MIGRATE_ON_START", "maybe", "AGENT_MIGRATE_ON_START must be true or false, not 'maybe'"),
+        (
+            "AGENT_REQUEST_BYTES",
+            "9",
+            "AGENT_REQUEST_BYTES must be a whole number from 1048576 to 33554432, not '9'",
+        ),
         ("AGENT_LEASE_SECONDS", "nan", "AGENT_LEASE_SECONDS must be a number from 3 to 3600, not 'nan'"),
         (
             "OPENAI_BASE_URL",

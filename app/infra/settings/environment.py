@@ -93,6 +93,12 @@ class Variable(msgspec.Struct, frozen=True):
         return bool(self.kind == Secret | None)
 
     @property
+    def bounds(self) -> str:
+        """The smallest and the largest number, like ``1 to 65535``."""
+        bounds = (bound for bound in (self.meta.ge, self.meta.le) if bound is not None)
+        return " to ".join(str(int(bound) if float(bound).is_integer() else bound) for bound in bounds)
+
+    @property
     def allowed(self) -> str:
         """The allowed values, as the end of the sentence 'NAME must be …'."""
         if typing.get_origin(self.kind) is Literal:
@@ -100,7 +106,7 @@ class Variable(msgspec.Struct, frozen=True):
         if self.kind is bool:
             return "true or false"
         if self.kind in (int, float):
-            return f"{'a whole' if self.kind is int else 'a'} number from {self.meta.ge:g} to {self.meta.le:g}"
+            return f"{'a whole' if self.kind is int else 'a'} number from {self.bounds}"
         length = f"of at least {self.meta.min_length} characters, " if self.meta.min_length else ""
         return f"{length}like {' or '.join(self.meta.examples or ())}"
 
