@@ -36,7 +36,10 @@ VERBS = {
     ),
     "doctor": ("run the deployment checklist", "doctor --url http://127.0.0.1:8000 --quick"),
     "agents": ("list the configured agents, or check that each loads", "agents check --agents agents.toml"),
-    "mcp": ("look at MCP servers of agents, or make MCP clients use the agents of this server", "mcp diff github"),
+    "mcp": (
+        "inspect MCP servers of agents, or configure MCP clients to use the agents of this server",
+        "mcp diff github",
+    ),
     "version": ("print the version", "version"),
 }
 """Each is a module of this package with ``declare(parser)`` and ``run(arguments) -> int``, imported on use."""

@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # imported where it is used, so that --help is quick
 
 ACTIONS = {
     "list": ("list the servers of the agents file, and whether they work", "mcp list"),
-    "inspect": ("show what a server says of itself and its tools", "mcp inspect github"),
+    "inspect": ("show a server's description and its tools", "mcp inspect github"),
     "call": ("call a tool of a server once", 'mcp call github search_issues \'{"query": "crash"}\''),
     "diff": ("show how tools differ from those that were accepted; exit code 1 if they do", "mcp diff github"),
     "accept": ("accept the tools of a server as they are now, for every agent that uses it", "mcp accept github"),

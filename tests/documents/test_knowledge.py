@@ -107,7 +107,7 @@ async def test_the_tool_returns_numbered_passages_and_citations_for_clients(ours
     assert "thing50" in text[citation["start"] : citation["end"]]
     assert 1 <= citation["page"] <= 50
     nothing = await knowledge.call({"query": "thing50"}, context("theirs"))
-    assert (nothing.content, nothing.artifact) == ("No document says anything of it.", {"citations": []})
+    assert (nothing.content, nothing.artifact) == ("No document matches the query.", {"citations": []})
     with pytest.raises(ValueError, match="1 to 8000"):
         await knowledge.call({"query": " "}, context())
 

@@ -67,7 +67,7 @@ async def test_an_agent_shows_a_user_only_what_they_may_read(program: Program) -
     assert (his["tool"].count("heron"), his["store"]) == (1, [])
     assert "Hera" not in json.dumps(his)
     assert nothing == {
-        "tool": "No document says anything of it.",
+        "tool": "No document matches the query.",
         "documents": [],
         "store": [],
         "memory": "Nothing is remembered.",
@@ -92,7 +92,7 @@ async def test_a_run_claimed_by_another_process_is_restricted_as_well(fresh_data
         await ann.upload(TEXT)
         hers, his = [json.loads(await ask(user, "librarian", "heron")) for user in (ann, bob)]
     assert hers["documents"] == [TEXT.decode()]
-    assert (his["documents"], his["tool"]) == ([], "No document says anything of it.")
+    assert (his["documents"], his["tool"]) == ([], "No document matches the query.")
 
 
 async def test_an_operators_api_key_is_restricted_only_by_its_tenant(fresh_database_url: str) -> None:

@@ -280,7 +280,7 @@ class RunService:
             raise NotFound(f"Run with ID {run_id} not found")
         if expired:
             raise Gone(
-                f"The run ended more than {hours} hours ago: its stream is gone. Read the thread's state instead."
+                f"The run ended more than {hours} hours ago: its stream has expired. Read the thread's state instead."
             )
 
     def stream(

@@ -44,7 +44,7 @@ def knowledge_tool(name: str, store: LongTerm | None) -> FunctionTool:
         found = await store.passages(context.caller, query, collection, None, max_passages)
         shown = "\n\n".join(_shown(number, passage) for number, passage in enumerate(found, 1))
         citations = [_citation(number, passage) for number, passage in enumerate(found, 1)]
-        return ToolResult(content=shown or "No document says anything of it.", artifact={"citations": citations})
+        return ToolResult(content=shown or "No document matches the query.", artifact={"citations": citations})
 
     return FunctionTool(knowledge)
 
