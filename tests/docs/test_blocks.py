@@ -55,7 +55,9 @@ def write_files(page: Path, folder: Path) -> list[Block]:
     agents_files = [block for block in WITH_BLOCKS[page] if block.title == "agents.toml" and page.name not in PROJECTS]
     for block in WITH_BLOCKS[page]:
         if block.title:
-            (here / block.title).write_text(block.text)
+            file = here / block.title
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(block.text)
     return agents_files
 
 
@@ -152,7 +154,9 @@ def test_what_a_page_shows_is_what_happens(
     base = served.base.removeprefix("http://").removesuffix("/api/v1")
     for block in WITH_BLOCKS[page]:
         if block.title:
-            (here / block.title).write_text(block.text)
+            file = here / block.title
+            file.parent.mkdir(exist_ok=True)
+            file.write_text(block.text)
         if not block.is_run:
             continue
         if block.language == "python":
