@@ -13,5 +13,6 @@
 - ``ai_sdk``: Vercel's AI SDK, the UI message stream of ``useChat``
 - ``langgraph_v2``: LangGraph's protocol v2, below ``/threads/{thread_id}``
 - ``mcp``: the Model Context Protocol, agents as tools
-- ``openai``: OpenAI's Chat Completions
+- ``openai``: OpenAI's Chat Completions, Responses and Conversations
+- ``websockets``: WebSocket connections as clients of the HTTP routes
 """

@@ -17,7 +17,9 @@ from app.infra.telemetry.logs import set_up
 from app.infra.telemetry.prometheus_page import MetricsPage
 from app.infra.telemetry.shared_buffer import MetricsBuffers
 from app.infra.telemetry.trace_context import request, run_id
-from app.protocols.langgraph_v2.websocket import WebSocketBridge
+from app.protocols.langgraph_v2 import websocket as langgraph_v2
+from app.protocols.openai.responses import websocket as responses
+from app.protocols.websockets import WebSocketRoutes
 from app.server.asgi import behind_names, layers
 from app.server.composition.services import build
 from app.server.granian_internals import connections
@@ -58,6 +60,9 @@ class MetricsApp:
 
 log = structlog.get_logger(__name__)
 
+WEBSOCKETS = {langgraph_v2.PATH: langgraph_v2.serve, responses.PATH: responses.serve}
+"""Who serves the WebSocket connections, by the patterns of their paths."""
+
 
 class WorkerService:
     """The services as a worker serves them (``app.server.worker.Application``)."""
@@ -70,7 +75,7 @@ class WorkerService:
         self._lifespan = Lifespan(self._services)
         self._services.health.watchdog.on_give_up = _leave
         self._services.telemetry.loop_lag.also(self._count_dropped)
-        self.asgi = WebSocketBridge(layers(self._services))
+        self.asgi = WebSocketRoutes(layers(self._services), WEBSOCKETS)
         self.metrics = behind_names(MetricsApp(self._services.telemetry.metrics_page), self._services)
 
     async def open(self) -> None:

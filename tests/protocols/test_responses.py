@@ -8,6 +8,7 @@ from typing import Any
 import httpx
 import openai
 import pytest
+import websockets
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
@@ -246,3 +247,47 @@ def test_input_tokens_are_estimated_with_the_earlier_messages(openai_client: ope
     alone = count(model="assistant", input="hello").input_tokens
     first = openai_client.responses.create(model="assistant", input=SUM)
     assert 0 < alone < count(model="assistant", input="hello", previous_response_id=first.id).input_tokens
+
+
+async def turn(socket: Any, **body: Any) -> dict[str, Any]:
+    """Send one ``response.create`` and return its last event."""
+    await socket.send(json.dumps({"type": "response.create", "model": "assistant", **body}))
+    while True:
+        event: dict[str, Any] = json.loads(await socket.recv())
+        if event["type"] == "error":
+            return event
+        EVENTS.validate_python(event)
+        if event["type"].removeprefix("response.") in {"completed", "failed", "incomplete"}:
+            return event
+
+
+async def test_a_connection_continues_what_is_not_stored_until_a_turn_fails(served: Served) -> None:
+    async with websockets.connect(f"ws://127.0.0.1:{served.port}/v1/responses") as socket:
+        first = (await turn(socket, input=SUM, store=False))["response"]
+        assert "84" in first["output"][-1]["content"][0]["text"]
+        second = (await turn(socket, input="hello", store=False, previous_response_id=first["id"]))["response"]
+        assert second["previous_response_id"] == first["id"]
+        answer = {"type": "function_call_output", "call_id": "none", "output": "x"}
+        for given, code in (([answer], "invalid_request_error"), ("again", "previous_response_not_found")):
+            refused = await turn(socket, input=given, store=False, previous_response_id=second["id"])
+            assert (refused["status"], refused["error"]["code"]) == (400, code)
+        stored = (await turn(socket, input="hello"))["response"]
+        assert (await turn(socket, input="more", previous_response_id=stored["id"]))["response"][
+            "status"
+        ] == "completed"
+        assert (await turn(socket, stream=True))["error"]["param"] == "stream"
+        await socket.send("[]")
+        assert json.loads(await socket.recv())["error"]["type"] == "invalid_request_error"
+
+
+def test_a_compaction_begins_the_next_request(openai_client: openai.OpenAI) -> None:
+    said: Any = [{"type": "message", "role": "user", "content": "Ship on Tuesday."}]
+    compacted = openai_client.responses.compact(model="assistant", input=said)
+    (item,) = compacted.output
+    assert (compacted.object, item.type) == ("response.compaction", "compaction")
+    sent: Any = [item.to_dict(), {"type": "message", "role": "user", "content": "hello"}]
+    assert openai_client.responses.create(model="assistant", input=sent).status == "completed"
+    sent[0]["encrypted_content"] = "of another server"
+    with pytest.raises(openai.BadRequestError) as refused:
+        openai_client.responses.create(model="assistant", input=sent)
+    assert refused.value.param == "input.0.encrypted_content"

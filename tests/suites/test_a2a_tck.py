@@ -3,9 +3,7 @@
 Pinned to a commit of its branch ``1.0-dev``: ``main`` tests version 0.3. It comes by git alone.
 """
 
-import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from xml.etree import ElementTree as ET
@@ -14,11 +12,10 @@ import pytest
 
 from tests.journeys.conftest import Served, serving
 from tests.long_form import FULL
+from tests.suites.repositories import HOME, checkout
 
 SOURCE = "https://github.com/a2aproject/a2a-tck.git"
 COMMIT = "357c4a87afa2818731590647cccbea31c31733a2"
-HOME = Path(sys.prefix) / ".suites"
-"""Where ``make suites`` installs what the kit imports, and this test the kit."""
 AGENTS = Path(__file__).parent.parent / "protocols" / "agents" / "agents.toml"
 SUITE_SECONDS = 900
 
@@ -35,19 +32,7 @@ def kit() -> Path:
     """The folder of the kit. Skips where it cannot be fetched, or what it imports is not installed."""
     if not (HOME / "bin" / "python").exists():
         pytest.skip("NOT RUN: make suites installs what a2a-tck imports")
-    folder = HOME / "a2a-tck"
-    if not (folder / "run_tck.py").is_file():
-        folder.mkdir(exist_ok=True)
-        for command in (
-            ["init", "-q"],
-            ["fetch", "-q", "--depth", "1", SOURCE, COMMIT],
-            ["checkout", "-q", "FETCH_HEAD"],
-        ):
-            done = subprocess.run(["git", *command], cwd=folder, capture_output=True, text=True, check=False)
-            if done.returncode:
-                shutil.rmtree(folder)
-                pytest.skip(f"NOT RUN: a2a-tck could not be fetched: {done.stderr[-300:]}")
-    return folder
+    return checkout("a2a_tck", SOURCE, COMMIT)
 
 
 @pytest.fixture(scope="module")

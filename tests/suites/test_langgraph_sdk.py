@@ -10,13 +10,14 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.journeys.conftest import serving
 from tests.long_form import FULL
+from tests.suites.environments import python_with
+from tests.suites.repositories import checkout
 
 REPOSITORY = "https://github.com/langchain-ai/langgraph"
 COMMIT = "f09cfe8ffc1eeffd68f4b628ed69c30f7cad229f"
@@ -28,7 +29,6 @@ PACKAGES = (
     "pytest==9.2.0",
     "pytest-asyncio==1.5.0",
 )
-HOME = Path(sys.prefix) / ".suites" / "langgraph"
 FIXED_URL = 'URL = "http://localhost:2024"'
 SECONDS = 600
 
@@ -40,34 +40,16 @@ pytestmark = [
 ]
 
 
-def done(*command: str) -> None:
-    """Run a command of the set-up. Skips the test with its reason if it fails."""
-    run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=SECONDS)
-    if run.returncode:
-        pytest.skip(f"NOT RUN: {' '.join(command[:4])} … failed: {run.stderr[-300:]}")
-
-
 @pytest.fixture(scope="module")
 def source() -> Path:
     """The checkout."""
-    if given := os.environ.get("LANGGRAPH_SOURCE"):
-        return Path(given)
-    checkout = HOME / COMMIT
-    if not checkout.exists():
-        done("git", "init", "--quiet", str(checkout))
-        done("git", "-C", str(checkout), "fetch", "--quiet", "--depth", "1", REPOSITORY, COMMIT)
-        done("git", "-C", str(checkout), "checkout", "--quiet", "FETCH_HEAD")
-    return checkout
+    return checkout("langgraph", REPOSITORY, COMMIT)
 
 
 @pytest.fixture(scope="module")
 def python() -> Path:
     """The Python of an environment with the released packages."""
-    python = HOME / "venv" / "bin" / "python"
-    if not python.exists():
-        done(sys.executable, "-m", "venv", "--clear", str(HOME / "venv"))
-        done(str(python), "-m", "pip", "install", "--quiet", *PACKAGES)
-    return python
+    return python_with("langgraph", *PACKAGES)
 
 
 def test_the_sdk_passes_its_own_integration_suite(source: Path, python: Path, server_url: str, tmp_path: Path) -> None:

@@ -286,7 +286,7 @@ def _before(run_id: UUID) -> UUID:
 _THREAD_OF = sa.text("select thread_id from runs where tenant_id = :tenant and run_id = :run")
 _ENDED = ScopedStatement(
     """
-    select r.thread_id, r.status, r.checkpoint_id, r.error, r.interrupts,
+    select r.thread_id, r.status, r.checkpoint_id, r.error, r.interrupts, r.metadata,
       (select t.head from threads t where t.tenant_id = r.tenant_id and t.thread_id = r.thread_id) as head,
       (select case when c.source = 'input' then c.checkpoint_id else c.parent_id end from checkpoints c
        where c.tenant_id = r.tenant_id and c.thread_id = r.thread_id and c.run_id = r.run_id

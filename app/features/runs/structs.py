@@ -88,3 +88,4 @@ class EndedRun(msgspec.Struct, frozen=True, kw_only=True):
     first: UUID | None
     error: Any
     interrupts: Any
+    metadata: Any

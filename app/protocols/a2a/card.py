@@ -12,6 +12,7 @@ from app.agents.port import Agents
 from app.base.errors import NotFound, UsageError
 from app.infra.secrets.secret import Secret
 from app.protocols.a2a.content import INPUT_MODES, OUTPUT_MODES
+from app.security.access.structs import WRITE
 
 VERSION = "1.0"
 OLD_VERSION = "0.3"
@@ -129,7 +130,7 @@ class AgentCards:
         }
         if self._authenticated:
             card["securitySchemes"] = SCHEMES
-            card["securityRequirements"] = [{"schemes": {name: {"list": []}}} for name in SCHEMES]
+            card["securityRequirements"] = [{"schemes": {name: {"list": [WRITE]}}} for name in SCHEMES]
         return card
 
     def old_card(self, about: Described, base: str) -> dict[str, Any]:
@@ -153,6 +154,6 @@ def _skill(about: Described) -> dict[str, Any]:
 def canonical(card: dict[str, Any]) -> bytes:
     """Return the canonical form of a card without signatures (RFC 8785): its values are texts, lists and booleans.
 
-    Empty values that a card need not have are left out, as https://a2a-protocol.org/latest/specification/#841 asks.
+    Empty values are left out, as https://a2a-protocol.org/latest/specification/#841 asks; a card has none.
     """
     return json.dumps(card, ensure_ascii=False, separators=(",", ":"), sort_keys=True).encode()

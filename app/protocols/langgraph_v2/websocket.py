@@ -1,40 +1,26 @@
 """WebSocket connections to a thread: https://github.com/langchain-ai/agent-protocol (RFC 6455).
 
-A connection is a client of the protocol's HTTP routes: each frame is a command, each subscription a stream. So what
-guards the routes (authentication, permissions, limits, idempotency) guards connections too.
-
-A browser, which can send no headers, names its key as a sub-protocol: ``["agent-protocol", "bearer.KEY"]``.
+Each frame is a command, each subscription a stream. A browser, which can send no headers, names its key as a
+sub-protocol: ``["agent-protocol", "bearer.KEY"]``.
 """
 
 import asyncio
 import re
-from collections.abc import Awaitable, Callable
 from typing import Any
-from urllib.parse import quote
 
 import msgspec
-from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Send
 
 from app.base.ids import new_id
 from app.base.tasks import Tasks
 from app.protocols.langgraph_v2.structs import Command, Failure, Success
+from app.protocols.websockets import CLOSED, DATA, MAX_FRAME_BYTES, REFUSED, RESTARTS, TOO_BIG, InnerRequests
 
 PATH = re.compile(r"(?P<thread>.*/threads/[^/]+)/stream(?:/events)?")
-BEARER = "bearer."
-
-MAX_FRAME_BYTES = 8 * 1024 * 1024
 MAX_SUBSCRIPTIONS = 16
-"""Bounds of a connection."""
 
 IDLE_SECONDS = 60.0
 """A connection without a subscription is closed after so long without a frame."""
-
-GOING_AWAY, RESTARTS, TOO_BIG, REFUSED = 1000, 1012, 1009, 4000
-"""Close codes; ``REFUSED`` plus an HTTP status means that reconnecting will not help."""
-
-_DATA = re.compile(rb"data: ([^\r\n]*)")
-_DROPPED = frozenset({b"content-length", b"content-type", b"transfer-encoding", b"connection", b"upgrade", b"accept"})
 
 encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Command).decode
@@ -42,28 +28,14 @@ _decode = msgspec.json.Decoder(Command).decode
 Close = tuple[int, str]
 
 
-class WebSocketBridge:
-    """ASGI middleware that serves WebSocket connections by HTTP requests to ``app``; others pass through."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection."""
-        if scope["type"] != ScopeType.WEBSOCKET:
-            await self._app(scope, receive, send)
-            return
-        match = PATH.fullmatch(scope["path"])
-        if match is None:
-            await send({"type": "websocket.close", "code": REFUSED + 404, "reason": "No WebSocket is served here."})
-            return
-        await _Connection(self._app, scope, receive, send, match["thread"]).serve()
+async def serve(app: ASGIApp, scope: Any, receive: Receive, send: Send, match: "re.Match[str]") -> None:
+    """Serve one connection."""
+    await _Connection(app, scope, receive, send, match["thread"]).serve()
 
 
 class _Connection:
     def __init__(self, app: ASGIApp, scope: Any, receive: Receive, send: Send, thread: str) -> None:
-        self._app = app
-        self._scope = scope
+        self._requests = InnerRequests(app, scope)
         self._receive = receive
         self._send = send
         self._thread = thread
@@ -71,18 +43,16 @@ class _Connection:
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
         self._sending = asyncio.Lock()
         self._end: asyncio.Future[Close] = asyncio.get_running_loop().create_future()
-        offered = [name for name in scope.get("subprotocols") or () if not name.startswith(BEARER)]
-        self._accepted = offered[0] if offered else None
 
     async def serve(self) -> None:
         message: Any = await self._receive()
         if message["type"] != "websocket.connect":
             return
-        status, _ = await self._request("GET", f"{self._thread}/runs", b"", b"limit=1")
+        status, _ = await self._requests.request("GET", f"{self._thread}/runs", b"", b"limit=1")
         if status != 200:
             await self._send({"type": "websocket.close", "code": REFUSED + status, "reason": "refused"})
             return
-        await self._send({"type": "websocket.accept", "subprotocol": self._accepted, "headers": []})
+        await self._send({"type": "websocket.accept", "subprotocol": self._requests.subprotocol, "headers": []})
         reader = self._tasks.start(self._read(), name="read")
         try:
             await asyncio.wait([reader, self._end], return_when=asyncio.FIRST_COMPLETED)
@@ -102,7 +72,7 @@ class _Connection:
                 async with asyncio.timeout(None if self._subscriptions else IDLE_SECONDS):
                     message: Any = await self._receive()
             except TimeoutError:
-                self._close(GOING_AWAY, "idle")
+                self._close(CLOSED, "idle")
                 return
             if message["type"] != "websocket.receive":
                 return
@@ -129,7 +99,7 @@ class _Connection:
                     isinstance(wanted, list) and bool(wanted) and self._subscriptions.keys() >= set(map(str, wanted))
                 )
                 return encode(Success(id=command.id, result={"restored": known}))
-        status, body = await self._request("POST", f"{self._thread}/commands", frame)
+        status, body = await self._requests.request("POST", f"{self._thread}/commands", frame)
         return body if status == 200 else encode(_failure(command.id, status, body))
 
     async def _subscribe(self, command: Command) -> bytes:
@@ -171,96 +141,21 @@ class _Connection:
             if not begun.done():
                 begun.set_result((status, b""))
             for event in chunk.split(b"\r\n\r\n"):
-                if (data := _DATA.search(event)) is not None:
+                if (data := DATA.search(event)) is not None:
                     await self._put(data[1])
 
         try:
-            complete = await self._call("POST", f"{self._thread}/stream/events", body, b"", on_start, on_body)
+            complete = await self._requests.call("POST", f"{self._thread}/stream/events", body, on_start, on_body)
         finally:
             self._subscriptions.pop(subscription, None)
             if not begun.done():
                 begun.set_result((status, head))
         if status == 200:
-            self._close(GOING_AWAY if complete else RESTARTS)
+            self._close(CLOSED if complete else RESTARTS)
 
     async def _put(self, data: bytes) -> None:
         async with self._sending:
             await self._send({"type": "websocket.send", "text": data.decode(), "bytes": None})
-
-    async def _request(self, method: str, path: str, body: bytes, query: bytes = b"") -> tuple[int, bytes]:
-        """Make one request; return status and body."""
-        status, parts = 500, list[bytes]()
-
-        async def on_start(got: int) -> None:
-            nonlocal status
-            status = got
-
-        async def on_body(chunk: bytes) -> None:
-            parts.append(chunk)
-
-        await self._call(method, path, body, query, on_start, on_body)
-        return status, b"".join(parts)
-
-    async def _call(
-        self,
-        method: str,
-        path: str,
-        body: bytes,
-        query: bytes,
-        on_start: Callable[[int], Awaitable[None]],
-        on_body: Callable[[bytes], Awaitable[None]],
-    ) -> bool:
-        """Make a request; return whether its response came to its end, and was not cut."""
-        scope = {
-            "type": "http",
-            "asgi": self._scope["asgi"],
-            "http_version": "1.1",
-            "method": method,
-            "scheme": "https" if self._scope.get("scheme") == "wss" else "http",
-            "path": path,
-            "raw_path": quote(path).encode(),
-            "query_string": query,
-            "root_path": self._scope.get("root_path", ""),
-            "headers": _headers(self._scope, body),
-            "client": self._scope.get("client"),
-            "server": self._scope.get("server"),
-            "state": dict(self._scope.get("state") or {}),
-        }
-        given = complete = False
-        never: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-        async def receive() -> Any:
-            nonlocal given
-            if not given:
-                given = True
-                return {"type": "http.request", "body": body, "more_body": False}
-            return await never
-
-        async def send(message: Any) -> None:
-            nonlocal complete
-            if message["type"] == "http.response.start":
-                await on_start(message["status"])
-            elif message["type"] == "http.response.body" and message.get("body"):
-                await on_body(message["body"])
-            complete = message["type"] == "http.response.body" and not message.get("more_body", False)
-
-        await self._app(scope, receive, send)  # type: ignore[arg-type]
-        return complete
-
-
-def _headers(scope: Any, body: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the headers of the handshake for a request with ``body``; a key in a sub-protocol as ``Authorization``."""
-    kept = [
-        (name, value)
-        for name, value in scope["headers"]
-        if name not in _DROPPED and not name.startswith(b"sec-websocket")
-    ]
-    key = next((name for name in scope.get("subprotocols") or () if name.startswith(BEARER)), None)
-    if key is not None and not any(name == b"authorization" for name, _ in kept):
-        kept.append((b"authorization", b"Bearer " + key.removeprefix(BEARER).encode()))
-    if body:
-        kept += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
-    return kept
 
 
 def _failure(command_id: int, status: int, body: bytes) -> Failure:

@@ -17,6 +17,10 @@ UNKNOWN_MODEL = "The model "
 """How the sentence about an unknown model begins."""
 
 
+UNKNOWN_RESPONSE = "no such response is stored"
+"""What is wrong with the id of an earlier response that does not exist."""
+
+
 def error_body(status: int, message: str, *, param: str | None = None, code: str | None = None) -> dict[str, Any]:
     """Return the error of ``status``."""
     kind = TYPES.get(status, "invalid_request_error" if status < 500 else "server_error")
@@ -30,7 +34,11 @@ def error_shape(status: int, detail: str, errors: Sequence[FieldError]) -> tuple
     param = None
     if first is not None and isinstance(first.pointer, str):
         param = first.pointer.removeprefix("/model_options").lstrip("/").replace("/", ".") or None
-    code = "model_not_found" if status == 404 and detail.startswith(UNKNOWN_MODEL) else None
+    code = None
+    if status == 404 and detail.startswith(UNKNOWN_MODEL):
+        param, code = "model", "model_not_found"
+    if param == "previous_response_id" and first is not None and first.detail.endswith(UNKNOWN_RESPONSE):
+        code = "previous_response_not_found"
     return status, msgspec.json.encode(error_body(status, detail, param=param, code=code))
 
 

@@ -133,6 +133,7 @@ BODIES: dict[tuple[str, str], Any] = {
     ("POST", "/mcp/admin"): _MCP,
     ("POST", "/v1/responses"): {"model": "assistant", "input": "What is 12*(3+4)?"},
     ("POST", "/v1/responses/input_tokens"): {"model": "assistant", "input": "What is 12*(3+4)?"},
+    ("POST", "/v1/responses/compact"): {"model": "assistant", "input": "We ship on Tuesday."},
     ("POST", "/v1/conversations"): {"metadata": {"customer": "17"}, "items": [_ITEM]},
     ("POST", "/v1/conversations/{conversation_id}"): {"metadata": {"customer": "18"}},
     ("POST", "/v1/conversations/{conversation_id}/items"): {"items": [_ITEM]},

@@ -2,6 +2,7 @@
 
 A response is a run, a conversation is a thread; both are found by their ids, whatever made them.
 
+- ``compaction``: a conversation in short, as one item
 - ``controller``: HTTP routes of responses
 - ``conversations``: HTTP routes of conversations and their items
 - ``inbound``: input items as messages of a run, or as answers to its questions
@@ -11,4 +12,5 @@ A response is a run, a conversation is a thread; both are found by their ids, wh
 - ``projection``: a run's events as streaming events, and as the response itself
 - ``response``: the response object, ids
 - ``structs``: wire shapes
+- ``websocket``: responses over WebSocket connections
 """

@@ -22,8 +22,9 @@ from app.infra.http.query_params import AnyRequest
 from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.gateway import OBSERVABLE, Gateway, ProtocolGateway
 from app.protocols.live_runs import stop_run
-from app.protocols.openai.errors import error_shape, named_model
+from app.protocols.openai.errors import error_body, error_shape, named_model
 from app.protocols.openai.responses import items
+from app.protocols.openai.responses.compaction import compaction, summarizing_run
 from app.protocols.openai.responses.inbound import input_messages
 from app.protocols.openai.responses.past import ended_events
 from app.protocols.openai.responses.plan import RunPlan, conversation_of, plan_of
@@ -93,6 +94,26 @@ class ResponsesController(Controller):
         undo = None if lasts else functools.partial(gateway.runs.undo, principal, accepted.run_id)
         return JsonAnswer(
             gateway.streams, result, headers=headers, on_disconnect=stop, on_drain=undo, holder=principal.holder
+        )
+
+    @post("/compact", status_code=200, opt=STARTS_RUNS, summary="Shorten a conversation to one item")
+    async def compact(
+        self, data: JSONBody[ResponseRequest], principal: CurrentPrincipal, gateway: Gateway
+    ) -> OpenResponse:
+        """The agent's model summarizes input and earlier messages; the input of later requests begins with the item."""
+        gateway.streams.admit(principal.holder)
+        body = summarizing_run(data.model, await conversation_of(gateway, principal, data), PROTOCOL)
+        try:
+            accepted = await gateway.runs.create(principal, None, body)
+        except Invalid as error:
+            raise named_model(error, data.model, gateway.assistants) from error
+        assert isinstance(accepted, ClaimedRun)  # no idempotency key
+        return JsonAnswer(
+            gateway.streams,
+            _compacted(gateway, principal, head_of(created(accepted))),
+            on_disconnect=functools.partial(gateway.runs.stop, principal, accepted.run_id),
+            on_drain=functools.partial(gateway.runs.undo, principal, accepted.run_id),
+            holder=principal.holder,
         )
 
     @post("/input_tokens", status_code=200, opt=READS, summary="Estimate the input tokens of a response")
@@ -213,6 +234,14 @@ def _stream(
 async def _whole(gateway: ProtocolGateway, principal: Principal, head: ResponseHead) -> LateAnswer:
     """Wait for the end of a run; a response that has failed is a response, not an error."""
     return LateAnswer(200, encode(await _response(gateway, principal, head)))
+
+
+async def _compacted(gateway: ProtocolGateway, principal: Principal, head: ResponseHead) -> LateAnswer:
+    response = await _response(gateway, principal, head)
+    if response["status"] not in {"completed", "incomplete"}:
+        error = response["error"] or {"message": "The summary was cancelled.", "code": None}
+        return LateAnswer(500, encode(error_body(500, error["message"], code=error["code"])))
+    return LateAnswer(200, encode(compaction(head.run_id, response)))
 
 
 async def _response(gateway: ProtocolGateway, principal: Principal, head: ResponseHead) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import msgspec
 from app.base.errors import Invalid
 from app.domain.messages import WAITING_CALLS
 from app.engine.execution.questions import OpenQuestion
+from app.protocols.openai.responses.compaction import compacted_message
 from app.protocols.openai.responses.items import Item, asked_in
 from app.protocols.openai.responses.structs import ResumedCall
 from app.protocols.questions import approval, client_call_id, kind_of
@@ -16,7 +17,7 @@ from app.protocols.questions import approval, client_call_id, kind_of
 ROLES = {"user": "human", "system": "system", "developer": "system", "assistant": "ai"}
 """Type of a thread's message by role."""
 
-SKIPPED = frozenset({"reasoning", "mcp_list_tools", "mcp_approval_request", "compaction"})
+SKIPPED = frozenset({"reasoning", "mcp_list_tools", "mcp_approval_request"})
 """Items of earlier responses that say nothing to a model."""
 
 _encode = msgspec.json.Encoder().encode
@@ -81,6 +82,8 @@ class _Reader:
                 output = str(item.get("output") or "") if error is None else _encode(error).decode()
                 status = "success" if error is None else "error"
                 self._answer(_text(item, "id", at), output, status)
+            case "compaction":
+                self.messages.append(compacted_message(item, at))
             case "item_reference":
                 raise _invalid(at, "is an item_reference: use previous_response_id or a conversation instead")
             case _:

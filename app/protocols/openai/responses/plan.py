@@ -1,6 +1,6 @@
 """Where a request starts: a new thread, an earlier response, a conversation, or the questions that its thread asks."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -12,10 +12,12 @@ from app.domain.messages import Message
 from app.engine.execution.questions import OpenQuestion
 from app.engine.structs import CommandBody
 from app.protocols.gateway import ProtocolGateway
+from app.protocols.openai.errors import UNKNOWN_RESPONSE
 from app.protocols.openai.responses.inbound import GivenInput, answer_of, read_input, resumed_calls
 from app.protocols.openai.responses.past import messages_at, messages_in
-from app.protocols.openai.responses.response import CONVERSATION, RESPONSE, uuid_in
+from app.protocols.openai.responses.response import CONVERSATION, RESPONSE, settings_in, uuid_in
 from app.protocols.openai.responses.structs import ResponseRequest, ResumedCall
+from app.protocols.parts import calls_in
 from app.protocols.questions import answers_by_call, client_call_id, resume_of
 from app.security.access.structs import Principal
 
@@ -54,11 +56,11 @@ async def plan_of(
     if base is None and chat is not None and data.store is not False:
         base, known = Base(chat), _news(data.input)
     given = read_input(known)
-    if base is None:
-        return RunPlan(None, {"input": {"messages": given.messages}})
-    if data.store is False:
-        earlier = await _messages(gateway, principal, base)
-        return RunPlan(None, {"input": {"messages": [*earlier, *given.messages]}})
+    if base is None or data.store is False:
+        earlier = [] if base is None else await _messages(gateway, principal, base)
+        messages = [*earlier, *given.messages]
+        _check_calls(messages)
+        return RunPlan(None, {"input": {"messages": messages}})
     fork: dict[str, Any] = {} if base.checkpoint_id is None else {"checkpoint_id": str(base.checkpoint_id)}
     questions = [] if fork else await gateway.runs.open_questions(principal, base.thread_id)
     answers = _answers(given, questions)
@@ -100,6 +102,17 @@ def _check_results(given: GivenInput, questions: Sequence[OpenQuestion]) -> None
             raise _invalid("input", f"has no tool output for function call {one.call_id}")
 
 
+def _check_calls(messages: Sequence[Mapping[str, Any]]) -> None:
+    """Check that each tool output of a whole conversation follows its call. Raises ``Invalid``."""
+    called: set[str] = set()
+    for message in messages:
+        called |= {call.call_id for call in calls_in(message)}
+        if message.get("type") == "tool" and str(message.get("tool_call_id")) not in called:
+            raise _invalid(
+                "input", f"has a tool output for {str(message.get('tool_call_id'))[:100]!r}, and no such call"
+            )
+
+
 def _news(given: Any) -> Any:
     """Return the items after the last that an assistant has said."""
     if not isinstance(given, list):
@@ -128,9 +141,11 @@ async def _base(gateway: ProtocolGateway, principal: Principal, data: ResponseRe
         if run_id is None:
             raise NotFound
         ended = await gateway.runs.ended(principal, run_id)
+        if settings_in(ended.metadata).store is False:
+            raise NotFound
     except NotFound:
         given = data.previous_response_id[:100]
-        raise _invalid("previous_response_id", f"is {given!r}: no such response is stored") from None
+        raise _invalid("previous_response_id", f"is {given!r}: {UNKNOWN_RESPONSE}") from None
     if ended.status in LIVE:
         raise _invalid("previous_response_id", "is of a response that has not ended: wait for it or cancel it")
     return Base(ended.thread_id, None if ended.checkpoint_id in {None, ended.head} else ended.checkpoint_id)

@@ -110,14 +110,19 @@ class ResponseHead(NamedTuple):
 
 def head_of(run: Run) -> ResponseHead:
     """Return the head of any run as a response."""
-    metadata = run.metadata if isinstance(run.metadata, msgspec.Raw) else msgspec.Raw(msgspec.json.encode(run.metadata))
-    try:
-        settings = msgspec.json.decode(metadata, type=_Stored).openai
-    except msgspec.ValidationError:  # written by a client of another API
-        settings = StoredSettings()
+    settings = settings_in(run.metadata)
     settings.model = settings.model or str(run.assistant_id)
     options = msgspec.json.decode(bytes(run.kwargs) or b"{}", type=_Kwargs).model_options  # empty: it waits for memory
     return ResponseHead(response_id(run.run_id), run.run_id, run.thread_id, seconds(run.created_at), settings, options)
+
+
+def settings_in(metadata: Any) -> StoredSettings:
+    """Return what a run's metadata keeps of its request; nothing if a client of another API wrote it."""
+    text = metadata if isinstance(metadata, msgspec.Raw) else msgspec.Raw(msgspec.json.encode(metadata))
+    try:
+        return msgspec.json.decode(text, type=_Stored).openai
+    except msgspec.ValidationError:
+        return StoredSettings()
 
 
 def seconds(at: datetime) -> int:

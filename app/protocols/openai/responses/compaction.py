@@ -1,0 +1,68 @@
+"""Compaction: a conversation in short, as one item with which the input of later requests begins.
+
+The item holds the summary itself, so it is no secret and needs no thread: any server reads it.
+"""
+
+import base64
+import binascii
+from collections.abc import Sequence
+from typing import Any
+from uuid import UUID
+
+import msgspec
+
+from app.agents.port import ModelOptions
+from app.agents.tool_loop.summary_prompt import summary_message, summary_request
+from app.base.errors import Invalid
+from app.domain.messages import Message
+from app.engine.structs import RunCreate
+from app.protocols.gateway import OBSERVABLE
+from app.protocols.openai.responses.items import Item
+from app.providers.llm.port import ToolChoice
+
+PREFIX = "agent-service.1."
+"""Begins the content of an item, before the summary in Base64."""
+
+SUMMARY_TOKENS = 2_000
+MESSAGE_TOKENS = 4_000
+"""Limits of a summary, and of each message that the model reads for it."""
+
+
+def summarizing_run(model: str, messages: Sequence[Message], protocol: str) -> RunCreate:
+    """Return the run of an agent whose answer is the summary of ``messages``. It uses no tools and leaves no thread."""
+    request = summary_request("", messages, MESSAGE_TOKENS, SUMMARY_TOKENS)
+    return RunCreate(
+        assistant_id=model,
+        input={"messages": msgspec.to_builtins(request.messages)},
+        stream_mode=OBSERVABLE,
+        metadata={"protocol": protocol},
+        model_options=ModelOptions(tool_choice=ToolChoice(mode="none"), instructions=request.instructions),
+    )
+
+
+def compaction(run_id: UUID, response: dict[str, Any]) -> dict[str, Any]:
+    """Return the compaction that the ``response`` of a summarizing run makes."""
+    summary = "\n\n".join(
+        part["text"] for item in response["output"] if item["type"] == "message" for part in item["content"]
+    )
+    content = PREFIX + base64.urlsafe_b64encode(summary.encode()).decode()
+    return {
+        "id": response["id"],
+        "object": "response.compaction",
+        "created_at": response["created_at"],
+        "output": [{"type": "compaction", "id": f"cmp_{run_id.hex}", "encrypted_content": content}],
+        "usage": response["usage"],
+    }
+
+
+def compacted_message(item: Item, at: str) -> dict[str, Any]:
+    """Return the message that a compaction is for a model. Raises ``Invalid`` for one of another server."""
+    content = item.get("encrypted_content")
+    try:
+        if not isinstance(content, str) or not content.startswith(PREFIX):
+            raise ValueError
+        summary = base64.urlsafe_b64decode(content.removeprefix(PREFIX).encode()).decode()
+    except (binascii.Error, ValueError):
+        words = "is not a compaction of this server: send the messages"
+        raise Invalid(f"{at.replace('/', '.')} {words}.", ((f"/{at}/encrypted_content", words),)) from None
+    return {"type": "human", "content": summary_message(summary).content}
