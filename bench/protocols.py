@@ -1,29 +1,53 @@
-"""CPU of a token event on the wire of each protocol, next to LangGraph's ``messages-tuple``.
+"""Other protocols next to LangGraph's API: CPU of a token event on each wire, and the first byte of a stream.
 
-``python -m bench.protocols``: half a minute, no server. Rounds take turns, so that the ratios hold on a busy machine.
+``python -m bench.protocols``: about a minute. Rounds take turns, so that the ratios hold on a busy machine.
 """
 
+import asyncio
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 from uuid import UUID
 
 from app.agents.port import ModelOptions
 from app.domain.events import MessageDelta, RunStarted
 from app.domain.state import NO_VALUES
 from app.engine.streams.frames import FrameRenderer
+from app.protocols.a2a.projection import TaskProjection
+from app.protocols.ag_ui.projection import AGUIProjection, RunOnWire
 from app.protocols.ai_sdk.projection import UIMessageProjection
 from app.protocols.openai.chat import ChatProjection
 from app.protocols.openai.responses.projection import ResponseProjection
 from app.protocols.openai.responses.response import ResponseHead
 from app.protocols.openai.responses.structs import StoredSettings
 from app.protocols.projection import Projection
+from bench.client import connect, request
+from bench.operations import HELLO, STREAM, checked
+from bench.serving import postgres, server
 
 EVENTS = 20_000
 ROUNDS = 9
 RUN = UUID(int=1)
 MESSAGE = "run--01a206d2-02c7-7701-809a-5c1fb81f0fcb"
 BASE = "messages-tuple"
+
+PAIRS = 400
+BLOCK = 50
+"""Pairs of streams, one on each wire, and how many of them make a ratio of medians."""
+
+CHAT = request("POST", "/v1/chat/completions", {"model": "stream100", "stream": True, **HELLO})
+
+
+class NoValues:
+    """A thread without values. Implements ``app.protocols.ag_ui.projection.StoredValues``."""
+
+    async def before(self) -> None:
+        """Return nothing."""
+
+    async def at(self, checkpoint_id: UUID) -> None:
+        """Return nothing."""
 
 
 def responses() -> ResponseProjection:
@@ -35,6 +59,8 @@ PROTOCOLS: dict[str, Callable[[], Projection]] = {
     "Chat Completions": lambda: ChatProjection("chatcmpl-1", "assistant", 1),
     "Responses": responses,
     "AI SDK": lambda: UIMessageProjection("msg_1"),
+    "AG-UI": lambda: AGUIProjection(RunOnWire(RUN, "t", "r"), NoValues()),
+    "A2A": lambda: TaskProjection(str(RUN), "c"),
 }
 
 
@@ -55,8 +81,8 @@ def projected(projection: Projection, deltas: list[MessageDelta]) -> None:
             assert frame.data
 
 
-def main() -> None:
-    """Print microseconds of CPU an event, and the ratio to ``messages-tuple``."""
+def token_costs() -> None:
+    """Print microseconds of CPU an event, and the ratio to ``messages-tuple``, with the range of the rounds."""
     deltas = [MessageDelta(MESSAGE, "agent", 1, f"tok{number % 100} ") for number in range(EVENTS)]
     costs: dict[str, list[float]] = {BASE: [], **{name: [] for name in PROTOCOLS}}
     for _ in range(ROUNDS):
@@ -68,8 +94,38 @@ def main() -> None:
                 projected(PROTOCOLS[name](), deltas)
             found.append((time.process_time() - started) / EVENTS * 1e6)
     for name, found in costs.items():
-        ratio = statistics.median([one / base for one, base in zip(found, costs[BASE], strict=True)])
-        print(f"{name}: {statistics.median(found):.2f} µs, {ratio:.2f} ×")
+        ratios = [one / base for one, base in zip(found, costs[BASE], strict=True)]
+        spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+        print(f"{name}: {statistics.median(found):.2f} µs, {statistics.median(ratios):.2f} × ({spread})")
+
+
+async def first_bytes(port: int) -> list[tuple[float, float]]:
+    """Return seconds to the first byte of a stream of LangGraph's API and of Chat Completions, in pairs."""
+    connection = await connect(port)
+    pairs = []
+    for _ in range(PAIRS):
+        ours = checked(await connection.ask(STREAM)).first
+        chat = checked(await connection.ask(CHAT)).first
+        pairs.append((ours, chat))
+    connection.close()
+    return pairs
+
+
+def main() -> None:
+    """Print both."""
+    token_costs()
+    with (
+        tempfile.TemporaryDirectory(prefix="agent-bench-") as folder,
+        postgres(Path(folder)) as database,
+        server(database.url, Path(folder)) as running,
+    ):
+        asyncio.run(first_bytes(running.port))  # a warm-up
+        pairs = asyncio.run(first_bytes(running.port))
+    blocks = [pairs[at : at + BLOCK] for at in range(0, PAIRS, BLOCK)]
+    ratios = [statistics.median(b for _, b in block) / statistics.median(a for a, _ in block) for block in blocks]
+    ours, chat = (statistics.median(pair[which] for pair in pairs) * 1000 for which in (0, 1))
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    print(f"first byte: runs/stream {ours:.2f} ms, chat {chat:.2f} ms, {statistics.median(ratios):.2f} × ({spread})")
 
 
 if __name__ == "__main__":

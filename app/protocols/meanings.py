@@ -156,7 +156,7 @@ AG_UI = Wire(
         Piece.TOOL_RESULT: says("TOOL_CALL_RESULT"),
         Piece.CUSTOM: says("CUSTOM"),
         Piece.STEP: says("STEP_FINISHED"),
-        Piece.SUBGRAPH: _NO_SUBGRAPHS,
+        Piece.SUBGRAPH: says("SUBAGENT_STARTED"),
         Piece.QUESTION: says("STATE_SNAPSHOT", "MESSAGES_SNAPSHOT"),
         Piece.RETRACTED: says("TEXT_MESSAGE_END", "STEP_FINISHED", "MESSAGES_SNAPSHOT"),
         Piece.FAILURE: _AT_THE_END,

@@ -15,10 +15,12 @@ from app.domain.events import (
     Event,
     Failed,
     Interrupted,
+    MessageAdded,
     MessageDelta,
     Retracted,
     RunStarted,
     StepCommitted,
+    SubgraphOutput,
 )
 from app.protocols.ag_ui.json_patch import diff
 from app.protocols.ag_ui.projection import AGUIProjection, RunOnWire
@@ -218,3 +220,45 @@ def patched(value: Any, operations: list[dict[str, Any]]) -> Any:
 def test_a_patch_makes_the_new_value_of_the_old_one(old: Any, new: Any) -> None:
     made = patched(json.loads(json.dumps(old)), list(diff(old, new)))
     assert json.dumps(made, sort_keys=True) == json.dumps(new, sort_keys=True)
+
+
+def test_subgraphs_are_sub_agents_whose_events_carry_their_id() -> None:
+    inner = {"type": "tool", "id": "t", "tool_call_id": "c1", "name": "look", "content": "found"}
+    call = {"index": 0, "id": "c1", "name": "look", "args": "{}"}
+    path = "plan:1|search:2"
+    said: list[Event] = [
+        RunStarted(str(RUN), 1),
+        delta("Hm", namespace=path),
+        delta(tool_call=call, namespace=path, last=True),
+        MessageAdded("tools", 1, msgspec.Raw(json.dumps(inner)), path),
+        SubgraphOutput("values", "plan:1", msgspec.Raw(b"{}")),
+    ]
+    _, events = projected(*said, committed(FIRST, "plan", text="x"), Ended(str(RUN), "success"))
+    started = [event for event in events if event["type"] == "SUBAGENT_STARTED"]
+    assert [(one["subagentRunId"], one["name"], one.get("parentSubagentRunId")) for one in started] == [
+        ("plan:1", "plan", None), (path, "search", "plan:1"),
+    ]  # fmt: skip
+    own = [event for event in events if event["type"].startswith(("TEXT_", "TOOL_"))]
+    assert {event["subagentRunId"] for event in own} == {path}
+    finished = [event for event in events if event["type"] == "SUBAGENT_FINISHED"]
+    assert [(one["subagentRunId"], one["outcome"]["type"]) for one in finished] == [
+        (path, "success"), ("plan:1", "success"),
+    ]  # fmt: skip
+    asked = [{"id": "i", "value": "Which?"}]
+    _, waiting = projected(*said, Interrupted(FIRST, msgspec.Raw(json.dumps(asked))), Ended(str(RUN), "interrupted"))
+    assert [event["outcome"] for event in waiting if event["type"] == "SUBAGENT_FINISHED"] == [
+        {"type": "suspended", "interruptIds": ["i"]}
+    ] * 2
+    _, failed = projected(*said, Failed("ValueError", "No."), Ended(str(RUN), "error"))
+    assert [(e["message"], e["code"]) for e in failed if e["type"] == "SUBAGENT_ERROR"] == [("No.", "ValueError")] * 2
+    frames, legacy = projected(*said, Ended(str(RUN), "success"), legacy=True)
+    assert not [event for event in legacy if "subagentRunId" in event]
+    lost, _ = projected(
+        *said, RunStarted(str(RUN), 2), Retracted(["m"], 0), delta("So", "n"), Ended(str(RUN), "success")
+    )
+    again, _ = projected(
+        RunStarted(str(RUN), 1), RunStarted(str(RUN), 2), Retracted(["m"], 0), delta("So", "n"),
+        Ended(str(RUN), "success"),
+    )  # fmt: skip
+    assert frames
+    assert lost[-4:] == again[-4:]

@@ -9,6 +9,7 @@
 - ``projection``: a run's events as AG-UI's events
 - ``json_patch``: changes of a state as operations of RFC 6902
 - ``connection``: a thread's history and runs on one stream
+- ``subagents``: subgraphs as sub-agents
 - ``structs``: wire shapes
 - ``errors``: the shapes of errors
 """

@@ -13,13 +13,23 @@ from uuid import UUID
 import msgspec
 
 from app.base.offload import offload
-from app.domain.events import Event, Interrupted, MessageDelta, Retracted, RunStarted, StepCommitted
+from app.domain.events import (
+    Event,
+    Interrupted,
+    MessageAdded,
+    MessageDelta,
+    Retracted,
+    RunStarted,
+    StepCommitted,
+    SubgraphOutput,
+)
 from app.domain.messages import Usage
 from app.domain.state import MESSAGES
 from app.protocols import parts
 from app.protocols.ag_ui.json_patch import diff
 from app.protocols.ag_ui.messages import reasoning_id, shown, shown_content
 from app.protocols.ag_ui.structs import PROTOCOL_VERSION
+from app.protocols.ag_ui.subagents import Subagents
 from app.protocols.parts import Part, PartAssembler
 from app.protocols.projection import FrameNumbers, ProjectedFrame
 from app.protocols.questions import calls_of, client_call_id, kind_of, words_of
@@ -112,6 +122,7 @@ class AGUIProjection:
         self._numbers = FrameNumbers()
         self._begun = False
         self._steps: dict[str, None] = {}
+        self._subagents = Subagents()
         self._texts: dict[str, str] = {}
         self._openings: dict[str, int] = {}
         self._calls: dict[str, str] = {}
@@ -152,8 +163,13 @@ class AGUIProjection:
     def project(self, event: Event) -> Iterator[ProjectedFrame]:
         """Return the frames of ``event``."""
         if isinstance(event, MessageDelta):
-            if event.node not in self._steps:
+            if event.namespace:
+                yield from self._subgraph(event.namespace, event.message_id)
+            elif event.node not in self._steps:
                 yield self._frame(self._step_begins(event.node))
+        elif isinstance(event, SubgraphOutput | MessageAdded):
+            if event.namespace:
+                yield from self._subgraph(event.namespace, _id_in(event))
         elif isinstance(event, StepCommitted):
             for node, _ in event.outputs():
                 if node and node not in self._steps:
@@ -161,17 +177,47 @@ class AGUIProjection:
         for part in self._assembler.parts(event):
             if isinstance(part, parts.TextDelta):  # what most parts are
                 yield self._bytes(
-                    b'{"type":"TEXT_MESSAGE_CONTENT","messageId":%b,"delta":%b}'
-                    % (_encode(self._texts[part.message_id]), _encode(part.text))
+                    b'{"type":"TEXT_MESSAGE_CONTENT","messageId":%b,"delta":%b%b}'
+                    % (
+                        _encode(self._texts[part.message_id]),
+                        _encode(part.text),
+                        self._subagents.tail_of(part.message_id),
+                    )
                 )
                 continue
+            owner = self._owner_of(part)
             for found in self._events(part):
-                yield self._frame(found)
+                yield self._frame(found if owner is None else {**found, "subagentRunId": owner})
         if isinstance(event, StepCommitted):
+            yield from map(self._frame, self._subagents.finish())
             yield from map(self._frame, self._steps_end())
         if self._restated is not None:
             yield from map(self._frame, self._restate(self._restated))
             self._restated = None
+
+    def _subgraph(self, namespace: str, message_id: str | None) -> Iterator[ProjectedFrame]:
+        """Yield the events that begin a subgraph; clients from before 1.0 know none."""
+        if not self._run.legacy:
+            yield from map(self._frame, self._subagents.begin(namespace, message_id))
+
+    def _owner_of(self, part: Part) -> str | None:
+        """Return the subgraph that a part of a message belongs to."""
+        match part:
+            case parts.ToolCallDelta():
+                return self._subagents.owner_of(self._calls.get(part.call_id, ""))
+            case (
+                parts.TextStart()
+                | parts.TextEnd()
+                | parts.ReasoningStart()
+                | parts.ReasoningDelta()
+                | parts.ReasoningEnd()
+                | parts.ToolCallStart()
+                | parts.ToolCallEnd()
+                | parts.ToolResult()
+            ):
+                return self._subagents.owner_of(part.message_id)
+            case _:
+                return None
 
     def _frame(self, event: dict[str, Any]) -> ProjectedFrame:
         return self._bytes(_encode(event))
@@ -233,6 +279,7 @@ class AGUIProjection:
             yield run_started(self._run)
 
     def _retracted(self, part: parts.MessagesRetracted) -> Iterator[dict[str, Any]]:
+        yield from self._subagents.suspend()
         yield from self._steps_end()
         self._numbers.retracted()
         self._calls = {call: message for call, message in self._calls.items() if message not in part.message_ids}
@@ -290,7 +337,6 @@ class AGUIProjection:
 
     def _end(self, part: parts.RunEnds) -> Iterator[dict[str, Any]]:
         yield from self._begin()
-        yield from self._steps_end()
         ending: dict[str, Any] = {}
         match part.state:
             case RunState.ERROR | RunState.TIMEOUT:
@@ -299,13 +345,25 @@ class AGUIProjection:
                     "The run did not end in time." if failure is None else failure.message,
                     ERROR_CODES[part.state] if failure is None else failure.error,
                 )
+                yield from self._subagents.fail(ending["message"], ending["code"])
             case RunState.CANCELLED:
                 ending = run_finished(self._run, {"type": "cancelled"})
+                yield from self._subagents.fail("The run was cancelled.", "cancelled")
             case _:
+                yield from self._subagents.suspend(self._questions)
                 ending = run_finished(self._run, outcome_of(self._questions, list(self._calls), self._run))
+        yield from self._steps_end()
         if part.usage.total_tokens:
             ending["usage"] = [usage_of(part.usage)]
         yield ending
+
+
+def _id_in(event: SubgraphOutput | MessageAdded) -> str | None:
+    """Return the id of the message of an event, if it has one."""
+    if isinstance(event, SubgraphOutput):
+        return None
+    message = msgspec.json.decode(event.message)
+    return str(message.get("id") or "") if isinstance(message, dict) else None
 
 
 def _split(values: bytes, messages: bool) -> tuple[dict[str, Any], Sequence[Any] | None]:

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.port import Agent
+from app.agents.port import Agent, WithSubgraphs
 from app.base.errors import Invalid, NotFound, Unavailable
 from app.engine.structs import CommandBody, Run, RunCreate
 from app.features.access.idempotency import check_key, fingerprint_of, route_of
@@ -156,6 +156,7 @@ async def _body(
     return RunCreate(
         assistant_id=assistant,
         stream_mode=OBSERVABLE,
+        stream_subgraphs=isinstance(agent, WithSubgraphs) and not data.is_legacy,
         if_not_exists="create",
         metadata=metadata,
         **offered_by(data, agent),
