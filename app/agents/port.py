@@ -310,6 +310,15 @@ class WithSubgraphs(Protocol):
         ...
 
 
+@runtime_checkable
+class WithPeers(Protocol):
+    """An agent some of whose tools may be other agents."""
+
+    def peers(self) -> frozenset[str]:
+        """Return the names of those tools."""
+        ...
+
+
 class Agents(Protocol):
     """Registry of the agents that this process can run, by name."""
 

@@ -28,6 +28,7 @@ from app.infra.egress.addresses import AddressAllowlist
 from tests.database import clone, drop
 from tests.journeys.conftest import Served, serving
 from tests.mcp_tools.conftest import context_of, serving_http
+from tests.protocols.ag_ui_streams import checked, run_input, user
 from tests.waiting import eventually
 
 SETTINGS = {"AGENT_EGRESS_ALLOW": "127.0.0.1", "AGENT_LEASE_SECONDS": "3"}
@@ -104,6 +105,17 @@ class Caller:
         """The message of the tool after a run of ``caller``."""
         return (await self.sdk.runs.wait(await self.new_thread(), "caller", input=words))["messages"][-2]
 
+    async def front_ends_see_a_sub_agent(self) -> None:
+        thread, base = await self.new_thread(), str(self.sdk.http.client.base_url).partition("/api/")[0]
+        async with httpx.AsyncClient(base_url=base, timeout=30) as http:
+            given = run_input(thread, user("call friend message=hello"))
+            started = checked((await http.post("/ag-ui/caller", json=given)).content)
+            again = checked((await http.post("/ag-ui/caller", json=given)).content)
+        (first,) = [one for one in started if one["type"] == "SUBAGENT_STARTED"]
+        assert first["name"] == "friend"
+        assert [one["type"] for one in started if one["type"].startswith("SUBAGENT")][1:] == ["SUBAGENT_FINISHED"]
+        assert again == started
+
     async def results_go_to_the_model(self) -> None:
         answer = await self.answer("call friend message=hello")
         assert (answer["content"], answer["status"]) == ("did hello", "success")
@@ -161,6 +173,7 @@ async def test_agents_call_agents_ask_people_and_outlive_a_crash(
     async with get_client(url=first.base) as sdk:
         caller = Caller(sdk, http, tmp_path)
         await caller.results_go_to_the_model()
+        await caller.front_ends_see_a_sub_agent()
         await caller.people_answer_questions()
         await caller.people_approve_calls()
         await caller.a_cancelled_run_cancels_its_task()

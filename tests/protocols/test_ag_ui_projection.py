@@ -262,3 +262,26 @@ def test_subgraphs_are_sub_agents_whose_events_carry_their_id() -> None:
     )  # fmt: skip
     assert frames
     assert lost[-4:] == again[-4:]
+
+
+def test_a_tool_that_is_an_agent_is_a_sub_agent_from_its_call_to_its_result() -> None:
+    call = {"index": 0, "id": "c1", "name": "friend", "args": "{}"}
+    answer = {"type": "ai", "id": "m", "content": "", "tool_calls": [{"id": "c1", "name": "friend", "args": {}}]}
+    result = {"type": "tool", "id": "t", "tool_call_id": "c1", "name": "friend", "content": "no", "status": "error"}
+    asked: list[Event] = [
+        RunStarted(str(RUN), 1),
+        delta(tool_call=call, last=True),
+        committed(FIRST, messages=[HUMAN, answer]),
+    ]
+    question = Interrupted(FIRST, msgspec.Raw(json.dumps([{"id": "i", "value": "Which?"}])))
+    peers = frozenset({"friend"})
+    _, waiting = projected(*asked, question, Ended(str(RUN), "interrupted"), peers=peers)
+    own = [event for event in waiting if event["type"].startswith("SUBAGENT")]
+    assert [event["type"] for event in own] == ["SUBAGENT_STARTED", "SUBAGENT_FINISHED"]
+    assert (own[0]["subagentRunId"], own[0]["parentToolCallId"], own[1]["outcome"]["type"]) == ("c1", "c1", "suspended")
+    end: list[Event] = [committed(SECOND, "tools", messages=[result]), Ended(str(RUN), "success")]
+    for events in ([*asked, *end], [RunStarted(str(RUN), 1), *end]):  # at once, and in the run that has the answer
+        _, found = projected(*events, peers=peers, before=None if len(events) > 3 else {"messages": [HUMAN, answer]})
+        assert [one["type"] for one in found if one["type"].startswith("SUBAGENT")] == [
+            "SUBAGENT_STARTED", "SUBAGENT_ERROR",
+        ]  # fmt: skip

@@ -47,6 +47,8 @@ _ENDS = {
 class A2ATool:
     """The agent ``peer`` as a tool (``app.agents.tools.port.Tool``)."""
 
+    is_agent = True
+
     def __init__(self, peer: A2APeer) -> None:
         self._peer = peer
         self._found: dict[str, str] = {}

@@ -99,6 +99,10 @@ class FunctionAgent:
         self.node = self._signature.node
         self.nodes: tuple[str, ...] = (self.node, *self._signature.steps)
 
+    def peers(self) -> frozenset[str]:
+        """Return the names of its tools that are other agents."""
+        return self._resources.toolbox.peers
+
     def read_input(self, value: Any, run_id: UUID) -> dict[str, Any]:
         """Read the function's typed input, or messages in any supported form. Restarts the function.
 

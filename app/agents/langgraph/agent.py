@@ -61,6 +61,10 @@ class GraphAgent:
         """The graph's nodes."""
         return tuple(self._graph.nodes)
 
+    def peers(self) -> frozenset[str]:
+        """Return the names of its tools that are other agents."""
+        return self._toolbox.peers
+
     def read_input(self, value: Any, run_id: UUID) -> dict[str, Any]:
         """Keep the input for the graph, which reads it itself. Raises ``Unavailable`` if the graph is broken."""
         self._check()

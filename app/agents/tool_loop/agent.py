@@ -73,6 +73,10 @@ class ToolLoop:
         self._fixed_tokens = 0 if memory is None else memory.fixed_tokens(config.instructions, toolbox.specs)
         self.nodes: tuple[str, ...] = (MODEL_NODE, TOOLS_NODE, *([] if memory is None else [MEMORY_NODE]))
 
+    def peers(self) -> frozenset[str]:
+        """Return the names of its tools that are other agents."""
+        return self._toolbox.peers
+
     def read_input(self, value: Any, run_id: UUID) -> dict[str, Any]:
         """Read messages in any supported form. Raises ``Unavailable`` if its tools cannot be used."""
         self._toolbox.check()

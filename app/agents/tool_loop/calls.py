@@ -35,7 +35,16 @@ from app.agents.tool_loop.call_questions import (
 )
 from app.agents.tool_loop.client_tools import client_call_id, client_call_request, client_result, is_client_tool
 from app.agents.tool_loop.conversation import AnyToolCall, PendingCalls, calls_of
-from app.agents.tools.port import SAFE_TO_REPEAT, NeedsAnswer, Tool, ToolClass, ToolContext, ToolResult, ToolSource
+from app.agents.tools.port import (
+    SAFE_TO_REPEAT,
+    AgentTool,
+    NeedsAnswer,
+    Tool,
+    ToolClass,
+    ToolContext,
+    ToolResult,
+    ToolSource,
+)
 from app.base.containment import location_of
 from app.base.crash_points import crash_point
 from app.base.errors import ReviewAborted, StartError, Unavailable
@@ -188,6 +197,11 @@ class Toolbox:
     def specs(self) -> list[ToolSpec]:
         """The tools as a model sees them."""
         return [found.tool.spec for found in self._tools.values()]
+
+    @property
+    def peers(self) -> frozenset[str]:
+        """The names of the tools that are other agents."""
+        return frozenset(name for name, found in self._own.items() if isinstance(found.tool, AgentTool))
 
     def check(self) -> None:
         """Raise ``Unavailable`` if the tools of a source cannot be used now."""

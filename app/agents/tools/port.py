@@ -2,7 +2,7 @@
 
 import enum
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 from uuid import UUID
 
 import msgspec
@@ -191,6 +191,13 @@ class Tool(Protocol):
         For ``reconcilable`` tools. Raises any exception if the outcome cannot be determined.
         """
         ...
+
+
+@runtime_checkable
+class AgentTool(Protocol):
+    """A tool that is another agent."""
+
+    is_agent: bool
 
 
 class ToolSource(Protocol):

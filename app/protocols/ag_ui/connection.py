@@ -22,7 +22,7 @@ from app.protocols.ag_ui.projection import (
     run_finished,
     run_started,
 )
-from app.protocols.ag_ui.starting import Started, follow, on_wire
+from app.protocols.ag_ui.starting import follow, found_run, on_wire
 from app.protocols.ag_ui.structs import RunAgentInput
 from app.protocols.gateway import ProtocolGateway
 from app.protocols.questions import client_call_id
@@ -131,11 +131,8 @@ async def stream(gateway: ProtocolGateway, principal: Principal, connection: Con
         gateway.runs.started_runs(principal, thread_id, started, stays=connection.stays)
     ) as runs:
         async for _, run_id in runs:
-            run = on_wire(
-                await gateway.runs.get(principal, thread_id, run_id), connection.thread, legacy=connection.legacy
-            )
-            after = connection.number if run_id == connection.seen else -1
-            chunks = follow(gateway, principal, Started(thread_id, run), after)
+            run = await found_run(gateway, principal, (thread_id, run_id), connection.thread, legacy=connection.legacy)
+            chunks = follow(gateway, principal, run, connection.number if run_id == connection.seen else -1)
             async with contextlib.aclosing(chunks):
                 async for chunk in chunks:
                     yield chunk

@@ -81,7 +81,7 @@ class RunOnWire(NamedTuple):
     """A run as AG-UI names it: ``thread`` and ``run`` are the client's ids. ``given``: the messages that it brings.
 
     ``hidden``: its input has more than those, which the values show after its first step. ``behind``: the client that
-    brings them lacks earlier ones. ``legacy``: the reader is older than 1.0.
+    brings them lacks earlier ones. ``legacy``: the reader is older than 1.0. ``peers``: names of tools that are agents.
     """
 
     run_id: UUID
@@ -92,6 +92,7 @@ class RunOnWire(NamedTuple):
     hidden: bool = False
     behind: bool = False
     legacy: bool = False
+    peers: frozenset[str] = frozenset()
 
     @property
     def protocol(self) -> tuple[Any, ...]:
@@ -325,8 +326,12 @@ class AGUIProjection:
                 if not part.args:
                     yield {"type": "TOOL_CALL_ARGS", "toolCallId": part.call_id, "delta": "{}"}
                 yield {"type": "TOOL_CALL_END", "toolCallId": part.call_id}
+                if part.name in self._run.peers:
+                    yield self._subagents.call(part.name, part.call_id, part.message_id)
             case parts.ToolResult():
                 self._calls.pop(part.call_id, None)
+                if part.name in self._run.peers:
+                    yield from self._subagents.returned(part)
                 yield {
                     "type": "TOOL_CALL_RESULT",
                     "messageId": part.message_id,

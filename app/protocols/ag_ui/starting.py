@@ -8,7 +8,7 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.port import Agent, WithSubgraphs
+from app.agents.port import Agent, WithPeers, WithSubgraphs
 from app.base.errors import Invalid, NotFound, Unavailable
 from app.engine.structs import CommandBody, Run, RunCreate
 from app.features.access.idempotency import check_key, fingerprint_of, route_of
@@ -115,14 +115,34 @@ async def start(
     key = await _key(principal, thread_id, data, request)
     replayed = await gateway.runs.replayed(principal, key)
     if replayed is not None:
-        run = await gateway.runs.get(principal, thread_id, replayed.run_id)
-        return Started(thread_id, on_wire(run, data.thread_id, legacy=data.is_legacy))
-    body = await _body(gateway, principal, assistant, data, thread_id)
+        run = (thread_id, replayed.run_id)
+        return await found_run(gateway, principal, run, data.thread_id, legacy=data.is_legacy)
+    agent = await _agent(gateway, principal, assistant)
+    body = msgspec.structs.replace(await _body(gateway, principal, agent, data, thread_id), assistant_id=assistant)
     given, hidden = _given(body.input)  # before it is encoded, which releases it
     run_id = (await gateway.runs.create(principal, thread_id, body, key)).run_id
     behind = BEHIND in (body.metadata or {})
     named = RunOnWire(run_id, data.thread_id, data.run_id, data.parent_run_id, given, hidden, behind, data.is_legacy)
-    return Started(thread_id, named)
+    return Started(thread_id, named._replace(peers=_peers(agent, data.is_legacy)))
+
+
+async def found_run(
+    gateway: ProtocolGateway, principal: Principal, run: tuple[UUID, UUID], thread: str, *, legacy: bool
+) -> Started:
+    """Return a ``run`` (thread, run) for a client that calls its thread ``thread``. Raises ``NotFound``."""
+    found = await gateway.runs.get(principal, *run)
+    named = on_wire(found, thread, legacy=legacy)
+    if any(_peers(agent, legacy) for agent in gateway.assistants.agents()):
+        assistant = await gateway.assistants.get(principal, found.assistant_id)
+        named = named._replace(peers=_peers(gateway.assistants.agent_named(assistant.graph_id), legacy))
+    return Started(run[0], named)
+
+
+def _peers(agent: Agent | None, legacy: bool) -> frozenset[str]:
+    """Return the tools of an agent that are other agents; none for a ``legacy`` client, which knows no sub-agents."""
+    if agent is None or legacy or not isinstance(agent, WithPeers):
+        return frozenset()
+    return agent.peers()
 
 
 async def _key(principal: Principal, thread_id: UUID, data: RunAgentInput, request: AnyRequest) -> IdempotencyKey:
@@ -133,9 +153,8 @@ async def _key(principal: Principal, thread_id: UUID, data: RunAgentInput, reque
 
 
 async def _body(
-    gateway: ProtocolGateway, principal: Principal, assistant: str, data: RunAgentInput, thread_id: UUID
+    gateway: ProtocolGateway, principal: Principal, agent: Agent, data: RunAgentInput, thread_id: UUID
 ) -> RunCreate:
-    agent = await _agent(gateway, principal, assistant)
     thread = await thread_of(gateway, principal, thread_id)
     turn = turn_of(data, thread)
     metadata: dict[str, Any] = {"protocol": "ag-ui", RUN_ID: data.run_id}
@@ -154,7 +173,7 @@ async def _body(
         if turn.before is not None:
             work["checkpoint_id"] = str(await _input_of(gateway, principal, thread_id, turn.before, before=True))
     return RunCreate(
-        assistant_id=assistant,
+        assistant_id=agent.name,
         stream_mode=OBSERVABLE,
         stream_subgraphs=isinstance(agent, WithSubgraphs) and not data.is_legacy,
         if_not_exists="create",
