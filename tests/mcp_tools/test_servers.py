@@ -13,10 +13,28 @@ from app.agents.config.agents_file import read
 from app.agents.mcp.spec import McpServerSpec, McpToolSpec
 from app.agents.tools.port import ToolClass
 from app.base.errors import StartError
+from app.domain.caller import AUTH_USER_ID
 from tests.mcp_tools import server as fixture
 from tests.mcp_tools.conftest import connected, context_of
 from tests.waiting import eventually
 
+TINY = """
+import json, os, sys
+results = {
+    "initialize": {
+        "protocolVersion": "2025-11-25",
+        "capabilities": {"tools": {}},
+        "serverInfo": {"name": "tiny", "version": "1"},
+    },
+    "tools/list": {"tools": [{"name": "process", "inputSchema": {"type": "object"}}]},
+    "tools/call": {"content": [{"type": "text", "text": str(os.getpid())}]},
+}
+for line in sys.stdin:
+    asked = json.loads(line)
+    if "id" in asked:
+        print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": results[asked["method"]]}), flush=True)
+"""
+"""A server that starts at once; its tool returns the id of its process."""
 COMMAND = [sys.executable, str(Path(__file__).parent / "server.py")]
 
 
@@ -90,6 +108,18 @@ async def test_a_child_process_has_the_configured_environment_alone_and_is_start
         assert ended.status == "error"
         assert "not known: its process ended with code 3: out of luck" in ended.content
         assert (await found.call("add", a=1, b=2)).content == "3"  # by a new process
+
+
+async def test_each_user_of_each_tenant_has_a_process_of_their_own() -> None:
+    tenants = [f"00000000-0000-0000-0000-00000000000{number}" for number in (1, 2)]
+    callers = [(tenants[0], "ann"), (tenants[0], "bob"), (tenants[1], "ann"), (tenants[0], "ann")]
+    spec = McpServerSpec(command=[sys.executable, "-S", "-c", TINY], scope="user", revision="2025-11-25")
+    async with connected(spec) as found:
+        contexts = [context_of(tenant_id=tenant, configurable={AUTH_USER_ID: user}) for tenant, user in callers]
+        results = await asyncio.gather(*(found.call("process", context) for context in contexts))
+        pids = [result.content for result in results]
+        assert len(set(pids)) == 3
+        assert pids[0] == pids[3]
 
 
 async def test_a_server_that_cannot_work_is_named_with_its_reason() -> None:

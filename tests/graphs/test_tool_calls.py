@@ -1,0 +1,122 @@
+"""Calls of the agents file's tools by graphs: what a crash, a person's answer and a retry of a node do to them."""
+
+import asyncio
+from typing import Any
+
+import msgspec
+
+from app.agents.langgraph.tools import GraphToolCalls, results_in
+from app.agents.langgraph.wire import ToolRequest
+from app.agents.port import UnresolvedCall
+from app.agents.testing import FakeRunContext
+from app.agents.tool_loop.approval import ApprovalPolicy
+from app.agents.tool_loop.call_questions import idempotency_key
+from app.agents.tool_loop.calls import Toolbox
+from app.agents.tools.function_tool import FunctionTool
+from app.base.errors import ReviewAborted
+from app.domain.messages import ToolCall
+from app.tools import tool
+
+
+class Post:
+    """A tool with an effect: ``sent``; it fails while it is ``broken``."""
+
+    def __init__(self) -> None:
+        self.sent: list[str] = []
+        self.broken = False
+
+    async def send(self, text: str) -> str:
+        """Send a text."""
+        self.sent.append(text)
+        if self.broken:
+            raise ValueError("the post is closed")
+        return f"sent {text}"
+
+
+def calls_of(context: FakeRunContext, approve: ApprovalPolicy = ApprovalPolicy(), *tools: Any) -> GraphToolCalls:
+    toolbox = Toolbox([FunctionTool(one) for one in tools], lambda *_: None, approve)
+    return GraphToolCalls(toolbox, context, context.amend, context.intend)
+
+
+async def made(calls: GraphToolCalls, attempt: int = 1, answers: dict[str, Any] | None = None) -> Any:
+    """Make the call of the tool ``send``; return its result or its questions."""
+    found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    given = {id_: msgspec.json.encode(answer) for id_, answer in (answers or {}).items()}
+    request = ToolRequest(1, 7, "task 0", "call_1", attempt, "send", b'{"text":"hi"}', given)
+
+    def answer(**sent: Any) -> None:
+        found.set_result(sent["value"])
+
+    calls.start(request, answer, found.set_exception)
+    return await found
+
+
+async def test_a_call_that_a_crash_left_unknown_is_reviewed_and_not_made_again() -> None:
+    post, context = Post(), FakeRunContext()
+    key = idempotency_key(context, "task 0", ToolCall(name="send", args={"text": "hi"}, id="call_1"))
+    context.unresolved_calls["call_1"] = [UnresolvedCall("r", context.thread_id, key)]
+    calls = calls_of(context, ApprovalPolicy(), post.send)
+    (asked,) = (await made(calls))["questions"]
+    question = calls.question("of-the-graph", msgspec.json.decode(asked["value"]))
+    assert question is not None
+    assert (question.id, question.kind, question.value["type"]) == ("of-the-graph", "review", "tool_review")
+    result = await made(calls, answers={asked["id"]: {"action": "done", "result": "it went out"}})
+    assert (result["content"], result["status"], post.sent) == ("it went out", "success", [])
+
+    again = calls_of(context := FakeRunContext(), ApprovalPolicy(), post.send)
+    context.unresolved_calls["call_1"] = [
+        UnresolvedCall("r", context.thread_id, idempotency_key(context, "task 0", _call()))
+    ]
+    (asked,) = (await made(again))["questions"]
+    try:
+        await made(again, answers={asked["id"]: {"action": "abort"}})
+    except ReviewAborted:
+        pass
+    else:
+        raise AssertionError("the run goes on")
+
+
+def _call() -> ToolCall:
+    return ToolCall(name="send", args={"text": "hi"}, id="call_1")
+
+
+async def test_an_approval_keeps_who_may_give_it() -> None:
+    post = Post()
+    calls = calls_of(FakeRunContext(), ApprovalPolicy(tools=["send"], by="other"), post.send)
+    (asked,) = (await made(calls))["questions"]
+    question = calls.question("q", msgspec.json.decode(asked["value"]))
+    assert question is not None
+    assert (question.kind, question.others_only, question.call_id) == ("approval", True, "call_1")
+    assert (await made(calls, answers={asked["id"]: "approve"}))["content"] == "sent hi"
+
+
+async def test_a_node_that_starts_again_finds_its_result_and_one_that_is_retried_repeats_a_failure() -> None:
+    post, context = Post(), FakeRunContext()
+    calls = calls_of(context, ApprovalPolicy(), post.send)
+    post.broken = True
+    for _ in range(2):
+        assert (await made(calls))["status"] == "error"
+    assert post.sent == ["hi"]
+    assert [intent.call_id for intent in context.intents] == ["call_1"]
+    post.broken = False
+    for attempt in (2, 2, 1, 3):
+        assert (await made(calls, attempt))["content"] == "sent hi"
+    assert post.sent == ["hi", "hi"]
+    context.state.apply(results_in(context.state))  # as the commit of the superstep does
+    assert results_in(context.state) == {}
+
+
+async def test_calls_that_change_nothing_leave_nothing_behind() -> None:
+    seen: list[str] = []
+
+    @tool(tool_class="read_only")
+    async def send(text: str) -> str:
+        """Look at a text."""
+        seen.append(text)
+        return text
+
+    context = FakeRunContext()
+    calls = calls_of(context, ApprovalPolicy(), send)
+    for _ in range(2):
+        assert (await made(calls))["content"] == "hi"
+    assert (seen, context.intents, results_in(context.state)) == (["hi", "hi"], [], {})
