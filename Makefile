@@ -40,6 +40,7 @@ QUICK_CHECKS := format-check lint secrets-scan types contracts migrations docs
 
 check: $(READY)  ## what CI runs: every check, the quick ones first, two at a time
 	@$(MAKE) --no-print-directory --jobs=2 --output-sync=target $(QUICK_CHECKS)
+	@$(MAKE) --no-print-directory $(VENV)/.suites/.ready || echo "Node cannot be installed: tests that need it are skipped"
 	@$(MAKE) --no-print-directory test
 
 lint: $(READY)  ## ruff

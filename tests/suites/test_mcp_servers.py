@@ -2,6 +2,7 @@
 
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 from starlette.applications import Starlette
@@ -31,7 +32,7 @@ def spec_of(program: str, *arguments: str) -> McpServerSpec:
 async def test_the_time_server_converts_times() -> None:
     async with connected(spec_of("mcp-server-time", "--local-timezone", "UTC")) as found:
         assert set(found.tools) == {"fix__get_current_time", "fix__convert_time"}, found.server.problem
-        args = {"source_timezone": "Europe/Berlin", "time": "12:00", "target_timezone": "Asia/Tokyo"}
+        args: dict[str, Any] = {"source_timezone": "Europe/Berlin", "time": "12:00", "target_timezone": "Asia/Tokyo"}
         converted = await found.call("convert_time", **args)
         assert converted.status == "success"
         assert "Asia/Tokyo" in str(converted.content)
