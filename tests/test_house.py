@@ -378,12 +378,16 @@ def test_few_broad_excepts_swallow_the_error() -> None:
     assert len(swallowed) / lines * 1000 <= SWALLOWED_A_THOUSAND_LINES, swallowed
 
 
-def imported_modules(body: list[ast.stmt], modules: Container[str]) -> Iterator[str]:
-    """The modules of the program that statements import when their module is imported."""
-    for node in body:
-        if isinstance(node, ast.Try) or (isinstance(node, ast.If) and "TYPE_CHECKING" not in ast.unparse(node.test)):
-            yield from imported_modules([*node.body, *node.orelse], modules)
-        for name in imported_names(node):
+def imported_modules(path: Path, modules: Container[str]) -> Iterator[str]:
+    """The modules of the program that a module imports, also inside of functions; imports for types alone aside."""
+    types_only = {
+        id(part)
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for part in ast.walk(node)
+    }
+    for node in ast.walk(tree(path)):
+        for name in imported_names(node) if id(node) not in types_only else ():
             yield name if name in modules else name.rpartition(".")[0]
 
 
@@ -391,7 +395,7 @@ def test_modules_import_each_other_without_cycles() -> None:
     modules = {
         place(path).removesuffix(".py").removesuffix("/__init__").replace("/", "."): path for path in sources("app")
     }
-    graph = {name: set(imported_modules(tree(path).body, modules.keys())) - {name} for name, path in modules.items()}
+    graph = {name: set(imported_modules(path, modules)) - {name} for name, path in modules.items()}
     graphlib.TopologicalSorter(graph).prepare()  # raises CycleError, which names the modules
 
 

@@ -22,6 +22,7 @@ from app.providers.llm.port import (
     ToolCallDelta,
     ToolSpec,
 )
+from app.providers.llm.vendors import VENDORS
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.wires import ANTHROPIC, OPENAI
 
@@ -93,6 +94,8 @@ def endpoint(provider: FakeProvider, vendor: str, key: str = KEY, spare: str = "
         spare_key=Secret(spare) if spare else None,
         key_header="x-api-key" if anthropic else "Authorization",
         key_prefix="" if anthropic else "Bearer ",
+        key_variable=VENDORS[vendor].key_variable,
+        address_hint=VENDORS[vendor].address_hint,
     )
 
 

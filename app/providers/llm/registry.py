@@ -161,7 +161,16 @@ class ModelRegistry:
 
         keys = self._rotating_secret(vendor)
         key, spare = keys.pair()
-        endpoint = Endpoint(vendor=vendor, base_url=self._urls[vendor], key=key, spare_key=spare, keys=keys)
+        spec = VENDORS[vendor]
+        endpoint = Endpoint(
+            vendor=vendor,
+            base_url=self._urls[vendor],
+            key=key,
+            spare_key=spare,
+            keys=keys,
+            key_variable=spec.key_variable,
+            address_hint=spec.address_hint,
+        )
         if self._http is None:
             self._http = HttpClient()
         return self._http, endpoint

@@ -74,6 +74,11 @@ class VendorSpec(msgspec.Struct, frozen=True, kw_only=True):
         """Name of the environment variable of its base URL."""
         return f"{self.prefix}_BASE_URL"
 
+    @property
+    def address_hint(self) -> str:
+        """What to check if a server responds at the base URL, but not as a provider does."""
+        return f"check {self.url_variable}{self.url_hint}"
+
 
 VENDORS = {
     "openai": VendorSpec(

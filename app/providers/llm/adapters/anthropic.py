@@ -162,7 +162,7 @@ class AnthropicParser(StreamParser):
         elif kind == "message_stop":
             self.ended = True
         elif kind == "error":
-            raise stream_error(self._endpoint.vendor, event.error or ErrorDetail(), self._endpoint.key)
+            raise stream_error(self._endpoint, event.error or ErrorDetail())
         return ()
 
     def close(self) -> Sequence[ModelEvent]:

@@ -10,7 +10,7 @@ import msgspec
 from app.base.errors import ModelError, ModelProtocol, ModelTimeout, ModelUnavailable
 from app.infra.secrets.rotating_secret import RotatingSecret
 from app.infra.secrets.secret import Secret
-from app.providers.llm.adapters.provider_errors import address_hint, clean, error_detail_of, status_error, stream_error
+from app.providers.llm.adapters.provider_errors import Provider, clean, error_detail_of, status_error, stream_error
 from app.providers.llm.adapters.sse import LineTooLong, SseReader
 
 ERROR_BODY_BYTES = 64 << 10
@@ -57,19 +57,17 @@ CONNECTION_ERRORS = (aiohttp.ClientError, OSError, RuntimeError)
 """Errors of sending and reading; a RuntimeError if the session or the connection is already closed."""
 
 
-class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
+class Endpoint(Provider, frozen=True, kw_only=True):
     """Base URL and keys of a vendor. ``base_url`` has no trailing slash.
 
     ``keys`` is the source of ``key`` and ``spare_key``, also after a rotation.
     """
 
-    vendor: str
     base_url: str
-    key: Secret | None = None
     spare_key: Secret | None = None
     key_header: str = "Authorization"
     key_prefix: str = "Bearer "
-    headers: dict[str, str] = {}
+    headers: dict[str, str] = msgspec.field(default_factory=dict)
     keys: RotatingSecret = RotatingSecret()
 
 
@@ -304,7 +302,7 @@ async def _status_error(endpoint: Endpoint, response: aiohttp.ClientResponse) ->
         body = await _read(endpoint, response, ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
     except ModelError:
         body = b""
-    return status_error(endpoint.vendor, response.status, response.headers, body, endpoint.key)
+    return status_error(endpoint, response.status, response.headers, body)
 
 
 async def _not_a_stream(endpoint: Endpoint, response: aiohttp.ClientResponse) -> ModelError:
@@ -312,9 +310,9 @@ async def _not_a_stream(endpoint: Endpoint, response: aiohttp.ClientResponse) ->
     if response.content_type == JSON:
         body = await _read(endpoint, response, ERROR_BODY_BYTES, ERROR_BODY_SECONDS)
         if detail := error_detail_of(body):
-            return stream_error(endpoint.vendor, detail, endpoint.key)
+            return stream_error(endpoint, detail)
     kind = clean(response.content_type, 60)
-    sentence = f"{endpoint.vendor} sent {kind} instead of an event stream: {address_hint(endpoint.vendor)}"
+    sentence = f"{endpoint.vendor} sent {kind} instead of an event stream: {endpoint.address_hint}"
     return ModelProtocol(sentence, vendor=endpoint.vendor)
 
 

@@ -270,7 +270,7 @@ class OpenAIParser(StreamParser):
 
     def _failure(self, error: ErrorDetail | str) -> ModelError:
         detail = ErrorDetail(message=error) if isinstance(error, str) else error
-        return stream_error(self._endpoint.vendor, detail, self._endpoint.key)
+        return stream_error(self._endpoint, detail)
 
 
 def usage_of(part: UsagePart) -> Usage:

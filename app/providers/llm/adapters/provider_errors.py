@@ -22,7 +22,6 @@ from app.base.errors import (
     ModelUnavailable,
 )
 from app.infra.secrets.secret import Secret
-from app.providers.llm.vendors import VENDORS
 
 MESSAGE_CHARACTERS = 200
 FRAGMENT_CHARACTERS = 4
@@ -54,6 +53,18 @@ CODES: dict[str, type[ModelError]] = {
     "tool_use_failed": ModelRejected,
 }
 """Error codes and types of OpenAI's and Anthropic's APIs. Used inside streams, where there is no HTTP status."""
+
+
+class Provider(msgspec.Struct, frozen=True, kw_only=True):
+    """A provider as errors name it. ``key`` is redacted.
+
+    ``key_variable`` and ``address_hint``: what to check if it refuses the key, or responds but not as a provider does.
+    """
+
+    vendor: str
+    key: Secret | None = None
+    key_variable: str = ""
+    address_hint: str = "check the base URL"
 
 
 class ErrorDetail(msgspec.Struct):
@@ -133,23 +144,21 @@ def error_detail_of(body: bytes) -> ErrorDetail | None:
     return ErrorDetail(message=message) if message else None
 
 
-def status_error(
-    vendor: str, status: int, headers: Mapping[str, str], body: bytes, key: Secret | None = None
-) -> ModelError:
+def status_error(provider: Provider, status: int, headers: Mapping[str, str], body: bytes) -> ModelError:
     """Return the error for a response whose HTTP status is not 200."""
     detail = error_detail_of(body) or ErrorDetail()
     kind = _kind_of_status(status, detail)
-    return kind(_sentence(kind, vendor, detail, key, status), vendor=vendor, retry_after=retry_after(headers))
+    return kind(_sentence(kind, provider, detail, status), vendor=provider.vendor, retry_after=retry_after(headers))
 
 
-def stream_error(vendor: str, detail: ErrorDetail, key: Secret | None = None) -> ModelError:
+def stream_error(provider: Provider, detail: ErrorDetail) -> ModelError:
     """Return the error for an error object in a stream or a 200 response."""
     code = detail.code
     if isinstance(code, int) and 400 <= code <= 599:
         kind = _kind_of_status(code, detail)
     else:
         kind = _kind_of_code(detail) or ModelUnavailable
-    return kind(_sentence(kind, vendor, detail, key), vendor=vendor)
+    return kind(_sentence(kind, provider, detail), vendor=provider.vendor)
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
@@ -207,24 +216,16 @@ SENTENCES: dict[type[ModelError], str] = {
 }
 
 
-def address_hint(vendor: str) -> str:
-    """Return the setting to check if a server responds but not as a provider does."""
-    spec = VENDORS.get(vendor)
-    return "check the base URL" if spec is None else f"check {spec.url_variable}{spec.url_hint}"
-
-
-def _sentence(
-    kind: type[ModelError], vendor: str, detail: ErrorDetail, key: Secret | None, status: int | None = None
-) -> str:
+def _sentence(kind: type[ModelError], provider: Provider, detail: ErrorDetail, status: int | None = None) -> str:
     words = dict.fromkeys(word for word in (detail.type, detail.code) if isinstance(word, str))
-    causes = [word for word in words if word in CODES or (_CODE.fullmatch(word) and quote(word, key) == word)]
+    causes = [word for word in words if word in CODES or (_CODE.fullmatch(word) and quote(word, provider.key) == word)]
     causes.insert(0, f"HTTP {status}" if status else "in its stream")
     if status and 300 <= status < 400:
         causes.append("a redirect, which is not followed: check the base URL")
     if status == 404 and not words and detail.message is None:  # not an error of a provider's API
-        causes.append(address_hint(vendor))
-    sentence = f"{vendor} {SENTENCES[kind]} ({', '.join(causes)})"
-    if kind is ModelCredentials and vendor in VENDORS:
-        return f"{sentence}: check {VENDORS[vendor].key_variable}"
-    message = "" if kind is ModelCredentials else quote(detail.message, key)
+        causes.append(provider.address_hint)
+    sentence = f"{provider.vendor} {SENTENCES[kind]} ({', '.join(causes)})"
+    if kind is ModelCredentials and provider.key_variable:
+        return f"{sentence}: check {provider.key_variable}"
+    message = "" if kind is ModelCredentials else quote(detail.message, provider.key)
     return f"{sentence}: {message}" if message else sentence
