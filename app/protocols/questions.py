@@ -19,6 +19,7 @@ WORDS = ("description", "question", "message", "prompt", "text", "problem")
 """Members of a value that say what is asked, the best first."""
 
 _ABOUT_A_CALL = ("tool_approval", "tool_review", CLIENT_TOOL_CALL)
+_APPROVING = (True, "approve", "accept", "edit", "retry")
 _NO_QUESTION = "0" * 32
 
 _encode = msgspec.json.Encoder().encode
@@ -112,6 +113,16 @@ def edit(value: Any, args: Any) -> dict[str, Any]:
     """Return the answer that approves the one call that a question asks about, with other arguments."""
     name = next((call.name for call in calls_of(value)), "")
     return {"decisions": [{"type": "edit", "edited_action": {"name": name, "args": args}}]}
+
+
+def decision_in(answer: Any) -> tuple[bool, str | None]:
+    """Return whether an answer approves, in any of its forms, and its reason; one of several decisions may reject."""
+    decisions = answer.get("decisions") if isinstance(answer, dict) else None
+    given = decisions if isinstance(decisions, list) and decisions else [answer]
+    members = [one if isinstance(one, dict) else {"action": one} for one in given]
+    approved = all(one.get("action", one.get("type")) in _APPROVING for one in members)
+    reasons = [one.get("reason", one.get("message")) for one in members]
+    return approved, next((reason for reason in reasons if isinstance(reason, str)), None)
 
 
 def answers_by_call(questions: Iterable[OpenQuestion], results: Mapping[str, Any]) -> dict[str, Any]:

@@ -46,6 +46,15 @@ async def test_odd_members_of_a_request_are_refused(service: Service, path: str,
     assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
 
 
+async def test_odd_parts_are_left_out_or_refused_where_the_protocol_says_so(service: Service) -> None:
+    odd = {"id": "u", "role": "user", "content": [{"type": [], "url": "https://example.com"}]}
+    given = {"threadId": str(uuid.uuid4()), "runId": "r", "protocolVersion": "1.0", "messages": [odd]}
+    assert (await service.client.post("/ag-ui/echo", json=given)).status_code == 200
+    body = {"model": "assistant", "input": [{"type": []}]}
+    answer = await service.client.post("/v1/responses", json=body, headers={"x-chat-id": "c"})
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "input.0.type")
+
+
 async def test_odd_parameters_of_a_list_of_tasks_are_refused(service: Service) -> None:
     token = "MjAyNi0wMS0wMVQwMDowMDowMCAwMWEyMDZkMi0wMmM3LTc3MDEtODA5YS01YzFmYjgxZjBmY2I="  # a time without a zone
     for params in ({"statusTimestampAfter": TWENTY}, {"pageToken": token}, {"pageToken": "é"}, {"pageToken": "MQ=="}):

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from app.protocols.questions import approval, calls_of, client_call_id, edit, kind_of, words_of
+from app.protocols.questions import approval, calls_of, client_call_id, decision_in, edit, kind_of, words_of
 from tests.protocols.ag_ui_streams import checked, run_input
 from tests.system.services import API, Service, serving
 
@@ -48,6 +48,11 @@ def test_a_question_about_calls_is_decided_for_each_of_them() -> None:
         "decisions": [{"type": "edit", "edited_action": {"name": "pay", "args": {"sum": 2}}}]
     }
     assert calls_of(own)[0].arguments == '{"sum":1}'
+    answers: list[Any] = [True, "approve", {"action": "retry"}, APPROVED, edit(own, {})]
+    assert [decision_in(answer) for answer in answers] == [(True, None)] * len(answers)
+    refusals: list[Any] = [False, 1.5, {"action": []}, {"decisions": [{"type": "approve"}, {"type": []}]}, None]
+    assert [decision_in(answer) for answer in refusals] == [(False, None)] * len(refusals)
+    assert decision_in(approval(own, False, "no")) == (False, "no")
     assert client_call_id({"type": "client_tool_call", "call_id": "c"}) == "c"
 
 
@@ -71,7 +76,10 @@ async def asked(service: Service, value: Any) -> tuple[str, str, str]:
 async def over_responses(service: Service, thread: str, run: str, question: str) -> None:
     approved = {"type": "mcp_approval_response", "approval_request_id": f"mcpr_{question}", "approve": True}
     body = {"model": "asker", "input": [approved], "previous_response_id": f"resp_{uuid.UUID(run).hex}"}
-    assert (await service.client.post("/v1/responses", json=body)).json()["status"] == "completed"
+    response = (await service.client.post("/v1/responses", json=body)).json()
+    assert response["status"] == "completed"
+    given = (await service.client.get(f"/v1/responses/{response['id']}/input_items")).json()
+    assert [one["approve"] for one in given["data"] if one["type"] == "mcp_approval_response"] in ([], [True])
 
 
 async def over_ai_sdk(service: Service, thread: str, run: str, question: str) -> None:

@@ -1,7 +1,6 @@
 """Parts of messages as content of a thread's messages, and back."""
 
 import mimetypes
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -10,6 +9,7 @@ import msgspec
 from app.base.errors import Invalid
 from app.infra.wires.a2a import Message, Part
 from app.protocols.a2a.errors import ContentTypeNotSupported
+from app.protocols.files import file_in
 
 INPUT_MODES = (
     "text/*",
@@ -26,7 +26,6 @@ INPUT_MODES = (
 
 OUTPUT_MODES = ("text/plain", "application/json")
 
-_DATA_URL = re.compile(r"data:([^;,]*)(?:;[^,]*)?;base64,(.*)", re.DOTALL)
 _VARIANTS = ("text", "raw", "url")
 
 
@@ -108,28 +107,11 @@ def _part(block: dict[str, Any]) -> Part | None:
         return Part(text=str(block["text"])) if block.get("text") else None
     if kind in {"data", "non_standard"}:
         return Part(data=block.get("data", block.get("value")), media_type="application/json")
-    if kind == "image_url":
-        image = block.get("image_url")
-        return _file(image.get("url") if isinstance(image, dict) else image, None, None)
-    if kind == "file" and isinstance(block.get("file"), dict):
-        file = block["file"]
-        return _file(file.get("file_data") or file.get("url"), file.get("mime_type"), file.get("filename"))
-    if kind in {"file", "image", "audio", "video"}:
-        name, media_type = block.get("filename") or block.get("name"), block.get("mime_type")
-        raw = block.get("base64") or block.get("data")
-        if isinstance(raw, str):
-            return Part(raw=raw, filename=name, media_type=media_type)
-        return _file(block.get("url"), media_type, name)
-    return None
-
-
-def _file(url: Any, media_type: str | None, name: str | None) -> Part | None:
-    if not isinstance(url, str) or not url:
+    file = file_in(block)
+    if file is None:
         return None
-    inline = _DATA_URL.fullmatch(url)
-    if inline is not None:
-        return Part(raw=inline[2], filename=name, media_type=media_type or inline[1] or None)
-    return Part(url=url, filename=name, media_type=media_type or mimetypes.guess_type(name or url)[0])
+    name, media_type = file.name or None, file.media_type or None
+    return Part(raw=file.data or None, url=file.url or None, filename=name, media_type=media_type)
 
 
 def answer_in(parts: list[Part]) -> Any:

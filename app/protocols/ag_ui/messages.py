@@ -1,6 +1,5 @@
 """Messages of a thread as AG-UI shows them, and the other way: https://docs.ag-ui.com/spec/1.0/schema#message"""
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -8,6 +7,7 @@ import msgspec
 
 from app.base.errors import Invalid
 from app.protocols.ag_ui.structs import AGUIMessage, ToolCall
+from app.protocols.files import FileBlock, file_in
 from app.protocols.parts import SaidCall, calls_in, reasoning_in, text_in
 
 ROLES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant", "system": "system", "tool": "tool"}
@@ -16,7 +16,8 @@ ROLES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant", "sys
 TYPES = {"user": "human", "assistant": "ai", "system": "system", "developer": "system", "tool": "tool"}
 """Type of a thread's message by role; activities and reasoning are for display only."""
 
-_DATA_URL = re.compile(r"data:([^;,]*)(?:;[^,]*)?;base64,(.*)", re.DOTALL)
+PARTS = {"image": "image", "audio": "audio", "video": "video", "file": "document"}
+"""Type of a content part by the kind of a file."""
 
 
 def reasoning_id(message_id: str) -> str:
@@ -75,26 +76,16 @@ def _part_of(block: Any) -> dict[str, Any] | None:
         return {"type": "text", "text": block}
     if not isinstance(block, dict):
         return None
-    match block.get("type"):
-        case "text":
-            return {"type": "text", "text": str(block.get("text") or "")}
-        case "image_url":
-            image = block.get("image_url")
-            url = image.get("url") if isinstance(image, dict) else image
-            return {"type": "image", "source": _source_of(url)} if isinstance(url, str) else None
-        case "file":
-            file = block.get("file")
-            data = file.get("file_data") if isinstance(file, dict) else None
-            return {"type": "document", "source": _source_of(data)} if isinstance(data, str) else None
-        case _:
-            return None
+    if block.get("type") == "text":
+        return {"type": "text", "text": str(block.get("text") or "")}
+    file = file_in(block)
+    return None if file is None else {"type": PARTS[file.kind], "source": _source_of(file)}
 
 
-def _source_of(url: str) -> dict[str, Any]:
-    match = _DATA_URL.fullmatch(url)
-    if match is None:
-        return {"type": "url", "value": url}
-    return {"type": "data", "value": match[2], "mimeType": match[1] or "application/octet-stream"}
+def _source_of(file: FileBlock) -> dict[str, Any]:
+    if file.data:
+        return {"type": "data", "value": file.data, "mimeType": file.media_type or "application/octet-stream"}
+    return {"type": "url", "value": file.url}
 
 
 def read(message: AGUIMessage, at: int) -> dict[str, Any]:
@@ -134,7 +125,7 @@ def read_content(content: Any) -> str | list[dict[str, Any]]:
 def _block_of(part: Any) -> dict[str, Any] | None:
     if not isinstance(part, dict):
         return None
-    kind = part.get("type")
+    kind = str(part.get("type"))
     if kind == "text":
         return {"type": "text", "text": part["text"]} if isinstance(part.get("text"), str) else None
     url, media_type = _url_of(part)

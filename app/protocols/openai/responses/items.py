@@ -12,7 +12,7 @@ import msgspec
 from app.base.errors import Invalid
 from app.domain.messages import WAITING_CALLS
 from app.protocols.parts import calls_in, reasoning_in, text_in
-from app.protocols.questions import calls_of
+from app.protocols.questions import calls_of, decision_in
 
 MAX_PAGE = 100
 
@@ -116,8 +116,7 @@ def asked_in(value: Any) -> tuple[str, str]:
 
 def approval_response(question: str, answer: Any) -> Item:
     """Return the item of an answer to an approval request."""
-    approve = answer is True or (isinstance(answer, dict) and answer.get("action") in {"approve", "edit", "retry"})
-    reason = answer.get("reason") if isinstance(answer, dict) else None
+    approve, reason = decision_in(answer)
     return {
         "type": "mcp_approval_response",
         "id": f"mcpa_{question}",

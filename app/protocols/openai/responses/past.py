@@ -20,7 +20,7 @@ async def ended_events(gateway: ProtocolGateway, principal: Principal, run: Run)
     ended = await gateway.runs.ended(principal, run.run_id)
     known = {message.get("id") for message in await messages_at(gateway, principal, run.thread_id, ended.first)}
     last = await messages_at(gateway, principal, run.thread_id, ended.checkpoint_id)
-    said = [one for one in last if one.get("id") not in known and one.get("type") in {"ai", "tool"}]
+    said = [one for one in last if one.get("id") not in known and one.get("type") in ("ai", "tool")]
     checkpoint_id = str(ended.checkpoint_id or "")
     update = msgspec.Raw(_encode({"agent": {"messages": said}}))
     events: list[Event] = [RunStarted(str(run.run_id), 1), StepCommitted(0, checkpoint_id, update, "agent")]

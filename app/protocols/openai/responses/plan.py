@@ -122,7 +122,7 @@ def _news(given: Any) -> Any:
 
 
 def _is_said(item: dict[str, Any]) -> bool:
-    return item.get("role") == "assistant" or item.get("type") in {"function_call", "mcp_call", "reasoning"}
+    return item.get("role") == "assistant" or item.get("type") in ("function_call", "mcp_call", "reasoning")
 
 
 async def _base(gateway: ProtocolGateway, principal: Principal, data: ResponseRequest) -> Base | None:

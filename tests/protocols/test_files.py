@@ -1,0 +1,47 @@
+"""Files in messages, in OpenAI's and LangChain's forms, on the wires that show them."""
+
+from typing import Any
+
+import pytest
+
+from app.protocols.a2a.content import parts_of
+from app.protocols.ag_ui.messages import shown_content
+from app.protocols.files import FileBlock, file_in
+
+BLOCKS: list[tuple[dict[str, Any], FileBlock | None]] = [
+    ({"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}},
+     FileBlock("image", data="AA==", media_type="image/png")),
+    ({"type": "image_url", "image_url": "https://example.com/a.png"},
+     FileBlock("image", url="https://example.com/a.png", media_type="image/png")),
+    ({"type": "file", "file": {"file_data": "data:application/pdf;base64,AA==", "filename": "a.pdf"}},
+     FileBlock("file", data="AA==", media_type="application/pdf", name="a.pdf")),
+    ({"type": "image", "base64": "AA==", "mime_type": "image/webp"},
+     FileBlock("image", data="AA==", media_type="image/webp")),
+    ({"type": "audio", "data": "AA==", "mime_type": "audio/wav", "name": "a.wav"},
+     FileBlock("audio", data="AA==", media_type="audio/wav", name="a.wav")),
+    ({"type": "file", "url": "https://example.com/a.mp4"},
+     FileBlock("video", url="https://example.com/a.mp4", media_type="video/mp4")),
+    ({"type": "image_url", "image_url": 5}, None),
+    ({"type": "file", "file": {"filename": 5}}, None),
+    ({"type": [], "url": "x"}, None),
+    ({"type": "text", "text": "x"}, None),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("block, file", BLOCKS)
+def test_a_file_is_found_in_every_form_of_a_block(block: dict[str, Any], file: FileBlock | None) -> None:
+    assert file_in(block) == file
+
+
+def test_images_and_sounds_of_graphs_are_shown() -> None:
+    image, sound = (
+        {"type": "image", "base64": "AA==", "mime_type": "image/webp"},
+        {"type": "audio", "url": "https://x/a"},
+    )
+    assert shown_content([{"type": "text", "text": "See"}, image, sound]) == [
+        {"type": "text", "text": "See"},
+        {"type": "image", "source": {"type": "data", "value": "AA==", "mimeType": "image/webp"}},
+        {"type": "audio", "source": {"type": "url", "value": "https://x/a"}},
+    ]
+    first, second = parts_of([image, sound])
+    assert (first.raw, first.media_type, second.url) == ("AA==", "image/webp", "https://x/a")
