@@ -200,9 +200,14 @@ def _updates_in(event: StepCommitted) -> Iterator[dict[str, Any]]:
 
 
 class PartAssembler:
-    """Turns the events of one run, in order, into parts."""
+    """Turns the events of one run, in order, into parts.
 
-    def __init__(self) -> None:
+    ``subgraphs``: with what subgraphs say, if the run streams it. Otherwise every run says the same, whether it does or
+    not: what a subgraph adds to the agent's messages comes with the step that calls it.
+    """
+
+    def __init__(self, *, subgraphs: bool = False) -> None:
+        self._subgraphs = subgraphs
         self._open: dict[str, _OpenMessage] = {}
         self._said: set[str] = set()
         self._asked = False
@@ -216,13 +221,14 @@ class PartAssembler:
                 if message is not None and message.text is not None and _is_text_only(event):
                     message.text.append(event.text)  # what most events are
                     return (TextDelta(event.message_id, event.text),)
-                return self._chunk(event)
+                return self._chunk(event) if self._subgraphs or not event.namespace else ()
             case RunStarted():
                 return (RunBegins(event.run_id, event.attempt),)
             case InputApplied():
                 return (InputTaken(event.checkpoint_id),)
             case MessageAdded():
-                return self._message(msgspec.json.decode(event.message))
+                shows = self._subgraphs or not event.namespace
+                return self._message(msgspec.json.decode(event.message)) if shows else ()
             case Custom():
                 return (CustomValue(event.data),)
             case StepCommitted():

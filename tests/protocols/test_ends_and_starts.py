@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from app.base.ids import time_of
+from app.protocols.a2a import agent_tasks
 from app.protocols.a2a.agent_tasks import AgentTasks
 from app.protocols.live_runs import live_run, stop_run
 from app.security.access.structs import DEFAULT_TENANT, Principal
@@ -113,3 +114,19 @@ async def test_an_answer_that_followed_an_approval_is_regenerated_from_its_quest
     answered = await post(messages=[asked, {"id": "a", "role": "assistant", "parts": [part]}])
     again = await post(messages=[asked], trigger="regenerate-message", messageId=answered[0]["messageId"])
     assert "tool-approval-request" in [one["type"] for one in again]
+
+
+async def test_a_list_of_long_tasks_is_cut_and_the_next_page_has_the_rest(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent_tasks, "MAX_ANSWER_BYTES", 10)
+    runs = [await run_on(service, str(uuid.uuid4()), "helper", f"task {n}") for n in range(3)]
+    found, token = [], ""
+    for _ in runs:
+        params = {"includeArtifacts": "true", "pageToken": token}
+        page = (await service.client.get("/a2a/helper/tasks", params=params)).json()
+        (task,) = page["tasks"]
+        found.append(task["id"])
+        token = page["nextPageToken"]
+    assert found == runs[::-1]
+    assert token == ""

@@ -99,3 +99,19 @@ def test_a_run_that_asks_and_one_that_was_cancelled_end_differently() -> None:
     asked = Interrupted("c", msgspec.Raw(b'[{"id":"i","value":"Sure?","response_schema":null}]'))
     assert said(asked, Ended(RUN, "interrupted"))[-1] == parts.RunEnds(RUN, RunState.ASKING, Usage())
     assert said(Ended(RUN, "interrupted"))[-1] == parts.RunEnds(RUN, RunState.CANCELLED, Usage())
+
+
+def test_what_a_subgraph_streams_is_for_protocols_that_show_subgraphs() -> None:
+    inner = {"type": "tool", "id": "t", "tool_call_id": "c", "name": "look", "content": "found"}
+    events: list[Event] = [
+        delta("Hello ", namespace="child:1"),
+        delta("you", namespace="child:1", last=True),
+        MessageAdded("tools", 1, msgspec.Raw(msgspec.json.encode(inner)), "child:1"),
+    ]
+    assert said(*events) == []
+    assert [part.text for part in said(*events, committed(AI)) if isinstance(part, parts.TextEnd)] == ["Hello you"]
+    assembler = PartAssembler(subgraphs=True)
+    shown = [part for event in events for part in assembler.parts(event)]
+    assert [type(part) for part in shown] == [
+        parts.TextStart, parts.TextDelta, parts.TextDelta, parts.TextEnd, parts.ToolResult,
+    ]  # fmt: skip

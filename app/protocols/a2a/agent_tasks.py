@@ -12,6 +12,7 @@ import msgspec
 
 from app.base.errors import Conflict, Gone, Invalid, NotFound
 from app.base.ids import new_id, time_of
+from app.base.offload import MAX_ANSWER_BYTES
 from app.engine.structs import CommandBody, RunCreate
 from app.features.access.idempotency import fingerprint_of, route_of
 from app.features.runs.chain import ChainFilter, RunChain
@@ -147,13 +148,19 @@ class AgentTasks:
             ),
             requests=wanted.history_length != 0,
         )
-        tasks = []
+        tasks: list[Task] = []
+        sent, length = 0, 0
         for chain in page.chains:
             values = await self.gateway.chains.values(self.principal, chain) if wanted.include_artifacts else None
             shown = task_of(chain, values, history_length=wanted.history_length, artifacts=wanted.include_artifacts)
+            length += len(_encode(shown))
+            if tasks and length > MAX_ANSWER_BYTES:  # the next page has the rest
+                break
+            sent += 1
             if wanted.status in {None, shown.status.state}:
                 tasks.append(shown)
-        token = _token(page.chains[-1]) if page.more and page.chains else ""
+        more = page.more or sent < len(page.chains)
+        token = _token(page.chains[sent - 1]) if more and sent else ""
         return TaskPage(tasks=tasks, next_page_token=token, page_size=size, total_size=page.total)
 
     async def cancel(self, task_id: str) -> Task:

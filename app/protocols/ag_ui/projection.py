@@ -119,7 +119,7 @@ class AGUIProjection:
         self._run = run
         self._stored = stored
         self._head = b"id: %b:" % str(run.run_id).encode()
-        self._assembler = PartAssembler()
+        self._assembler = PartAssembler(subgraphs=not run.legacy)
         self._numbers = FrameNumbers()
         self._begun = False
         self._steps: dict[str, None] = {}
