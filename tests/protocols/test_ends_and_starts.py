@@ -130,3 +130,27 @@ async def test_a_list_of_long_tasks_is_cut_and_the_next_page_has_the_rest(
         token = page["nextPageToken"]
     assert found == runs[::-1]
     assert token == ""
+
+
+async def test_an_answer_that_is_sent_twice_at_once_follows_one_run(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread, runs = str(uuid.uuid4()), service.services.gateway.runs
+    question = {"id": "u", "role": "user", "content": "what is 12*(3+4)?"}
+    asked = await service.client.post("/ag-ui/careful", json=run_input(thread, question))
+    (interrupt,) = checked(asked.text)[-1]["outcome"]["interrupts"]
+    answer = {"interruptId": interrupt["id"], "status": "resolved", "payload": {"approved": True}}
+    given = run_input(thread, resume=[answer])
+    first = await service.client.post("/ag-ui/careful", json=given)
+    replayed, looked = runs.replayed, 0
+
+    async def late(principal: Any, key: Any) -> Any:
+        """Find nothing at first, as before the first request is committed."""
+        nonlocal looked
+        looked += 1
+        return None if looked == 1 else await replayed(principal, key)
+
+    monkeypatch.setattr(runs, "replayed", late)
+    again = await service.client.post("/ag-ui/careful", json=given)
+    assert (again.content, looked) == (first.content, 2)
+    assert checked(first.text)[-1]["outcome"] == {"type": "success"}

@@ -15,6 +15,7 @@ from app.features.access.idempotency import check_key, fingerprint_of, route_of
 from app.features.runs.service import RunService
 from app.features.threads.structs import HistoryQuery
 from app.infra.http.query_params import AnyRequest
+from app.protocols.ag_ui.errors import RunRefused
 from app.protocols.ag_ui.inbound import Thread, changed_values, lacks_messages, turn_of
 from app.protocols.ag_ui.messages import shown
 from app.protocols.ag_ui.offers import offered_by
@@ -89,6 +90,7 @@ def on_wire(run: Run, thread: str, *, legacy: bool) -> RunOnWire:
     """Return ``run`` as clients of AG-UI name it, which call its thread ``thread``."""
     metadata = run.metadata if isinstance(run.metadata, dict) else {}
     name, parent = str(metadata.get(RUN_ID) or run.run_id), metadata.get(PARENT_RUN_ID)
+    parent = parent if isinstance(parent, str) else None
     given, hidden = _given(msgspec.json.decode(run.kwargs, type=_Request).input)
     return RunOnWire(run.run_id, thread, name, parent, given, hidden, bool(metadata.get(BEHIND)), legacy)
 
@@ -113,17 +115,31 @@ async def start(
     """
     thread_id = thread_id_of(principal, data.thread_id)
     key = await _key(principal, thread_id, data, request)
-    replayed = await gateway.runs.replayed(principal, key)
-    if replayed is not None:
-        run = (thread_id, replayed.run_id)
-        return await found_run(gateway, principal, run, data.thread_id, legacy=data.is_legacy)
+    if (repeated := await _repeated(gateway, principal, thread_id, data, key)) is not None:
+        return repeated
     agent = await _agent(gateway, principal, assistant)
-    body = msgspec.structs.replace(await _body(gateway, principal, agent, data, thread_id), assistant_id=assistant)
+    try:
+        body = msgspec.structs.replace(await _body(gateway, principal, agent, data, thread_id), assistant_id=assistant)
+    except RunRefused:  # the same request may have started its run meanwhile, which left nothing to answer
+        if (repeated := await _repeated(gateway, principal, thread_id, data, key)) is None:
+            raise
+        return repeated
     given, hidden = _given(body.input)  # before it is encoded, which releases it
     run_id = (await gateway.runs.create(principal, thread_id, body, key)).run_id
     behind = BEHIND in (body.metadata or {})
     named = RunOnWire(run_id, data.thread_id, data.run_id, data.parent_run_id, given, hidden, behind, data.is_legacy)
     return Started(thread_id, named._replace(peers=_peers(agent, data.is_legacy)))
+
+
+async def _repeated(
+    gateway: ProtocolGateway, principal: Principal, thread_id: UUID, data: RunAgentInput, key: IdempotencyKey
+) -> Started | None:
+    """Return the run that the same request has started before; None if there is none."""
+    replayed = await gateway.runs.replayed(principal, key)
+    if replayed is None:
+        return None
+    run = (thread_id, replayed.run_id)
+    return await found_run(gateway, principal, run, data.thread_id, legacy=data.is_legacy)
 
 
 async def found_run(
