@@ -9,6 +9,7 @@ from app.agents.a2a.peers import A2APeers
 from app.agents.catalog import ToolServices, build, graph_toolbox
 from app.agents.config.agents_file import AgentsFile
 from app.agents.config.store_index import StoreSpec
+from app.agents.mcp.accounts import AccountStore
 from app.agents.mcp.servers import Connector, McpServers
 from app.agents.mcp.spec import McpToolName, parse_name
 from app.base.errors import StartError
@@ -21,6 +22,7 @@ from app.infra.telemetry.tool_calls import ToolCallRecorder
 from app.infra.telemetry.tracing import NO_TRACER
 from app.providers.embeddings.registry import build_embedder
 from app.providers.llm.registry import ModelRegistry
+from app.server.composition.mcp import own_address
 from app.server.composition.models import graph_worker
 
 Check = Callable[[], object]
@@ -80,10 +82,10 @@ def require_graphs(file: AgentsFile) -> None:
         raise StartError(f"{file.source}: {reasons}")
 
 
-def mcp_servers(settings: Settings, file: AgentsFile) -> McpServers:
-    """Return the MCP servers of ``file``, as a server process connects to them."""
+def mcp_servers(settings: Settings, file: AgentsFile, accounts: AccountStore | None = None) -> McpServers:
+    """Return the MCP servers of ``file``, as a server process connects to them, with the ``accounts`` of people."""
     allowed = AddressAllowlist(settings.egress.allow.split(","))
-    return McpServers(file.mcp, Connector(file.folder, settings.look_up, allowed))
+    return McpServers(file.mcp, Connector(file.folder, settings.look_up, allowed, accounts, own_address(settings)))
 
 
 async def broken_servers(settings: Settings, file: AgentsFile) -> dict[str, str]:

@@ -13,6 +13,7 @@ from app.cli.terminal.parser import sub_command
 
 if TYPE_CHECKING:  # imported where it is used, so that --help is quick
     from app.agents.config.agents_file import AgentsFile
+    from app.agents.mcp.accounts import AccountStore
     from app.agents.mcp.servers import McpServer, McpServers
     from app.infra.settings.environment import Settings
 
@@ -41,6 +42,10 @@ def declare(parser: argparse.ArgumentParser) -> None:
     added["call"].add_argument("arguments", metavar="JSON", nargs="?", default="{}", help="its arguments (default: {})")
     declare_config(actions)
     added["accept"].add_argument("--agent", metavar="AGENT", help="for this agent only")
+    for name in ("diff", "accept"):
+        whose = "where people sign in: with the account of"
+        added[name].add_argument("--tenant", default="default", help=f"{whose} this tenant (default: default)")
+        added[name].add_argument("--user", default="", help=f"{whose} this user of the tenant")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -67,7 +72,7 @@ def _quiet() -> None:
 
 @asynccontextmanager
 async def _servers(
-    arguments: argparse.Namespace, settings: "Settings"
+    arguments: argparse.Namespace, settings: "Settings", accounts: "AccountStore | None" = None
 ) -> AsyncIterator[tuple["AgentsFile", "McpServers"]]:
     """Read the agents file and make its servers, which are closed after the block."""
     from app.agents.config.agents_file import read
@@ -76,7 +81,7 @@ async def _servers(
     file = read(arguments.agents or settings.agents.config)
     if not file.mcp:
         raise UsageError(f"{file.source} has no MCP servers: define one in a table [mcp.NAME]")
-    servers = mcp_servers(settings, file)
+    servers = mcp_servers(settings, file, accounts)
     try:
         yield file, servers
     finally:
@@ -88,6 +93,10 @@ async def _reached(servers: "McpServers", name: str) -> "McpServer":
     if not await server.probe():
         raise StartError(f"the MCP server {name!r}: {server.problem}")
     return server
+
+
+async def _listed_by(servers: "McpServers", name: str) -> Any:
+    return (await _reached(servers, name)).listed
 
 
 async def _without_pins(arguments: argparse.Namespace, settings: "Settings") -> int:
@@ -106,8 +115,8 @@ async def _list(file: "AgentsFile", servers: "McpServers") -> int:
             server.name,
             server.spec.url or " ".join(server.spec.command),
             server.spec.scope,
-            str(len(server.listed)) if reached else "-",
-            "works" if reached else server.problem,
+            str(len(server.listed)) if reached and server.spec.oauth is None else "-",
+            server.problem or ("works" if server.spec.oauth is None else "people sign in"),
         )
         for server, reached in zip(found, works, strict=True)
     ]
@@ -163,22 +172,43 @@ async def _call(server: "McpServer", arguments: argparse.Namespace) -> int:
 
 
 async def _with_pins(arguments: argparse.Namespace, settings: "Settings") -> int:
+    from app.agents.mcp.account_store import DatabaseAccounts
     from app.agents.mcp.pin_store import DatabasePins
     from app.cli.database_access import with_database
 
+    auth = settings.auth
+    keys = [one for one in (auth.key_pepper, auth.key_pepper_secondary, settings.database.url) if one is not None]
+
     async def use(database: Any, audit: Any) -> int:
-        return await _compare(arguments, settings, DatabasePins(database, audit))
+        accounts = DatabaseAccounts(database, lambda: keys)
+        return await _compare(arguments, settings, DatabasePins(database, audit), accounts)
 
     return int(await with_database(settings, use))
 
 
-async def _compare(arguments: argparse.Namespace, settings: "Settings", pins: Any) -> int:
+async def _listed(arguments: argparse.Namespace, server: "McpServer") -> Any:
+    """Return the tools that ``server`` lists, for the account that the arguments name where people sign in."""
+    from app.agents.mcp.accounts import Account, SignInNeeded
+    from app.agents.tools.remote import LostConnection, ServerAway, ServerError
+    from app.security.access.structs import tenant_id_of
+
+    account = Account(tenant_id_of(arguments.tenant), server.name, arguments.user)
+    try:
+        return await server.listed_for(account)
+    except SignInNeeded:
+        reason = f"{account.about} has not signed in: start a run that uses it, or name who has (--tenant, --user)"
+        raise StartError(f"the MCP server {server.name!r}: {reason}") from None
+    except (ServerAway, LostConnection, ServerError) as error:
+        raise StartError(f"the MCP server {server.name!r}: {error}") from error
+
+
+async def _compare(arguments: argparse.Namespace, settings: "Settings", pins: Any, accounts: "AccountStore") -> int:
     """Show the differences for each agent, and accept them if asked to."""
     from app.agents.mcp.pins import differences
     from app.cli.agent_checks import servers_of
 
     differ = 0
-    async with _servers(arguments, settings) as (file, servers):
+    async with _servers(arguments, settings, accounts) as (file, servers):
         uses = [
             (agent, server)
             for agent, spec in file.agents.items()
@@ -188,14 +218,15 @@ async def _compare(arguments: argparse.Namespace, settings: "Settings", pins: An
         if not uses:
             raise UsageError(f"no agent of {file.source} uses that server")
         for agent, name in uses:
-            server = await _reached(servers, name)
+            signs_in = servers.get(name).spec.oauth is not None
+            listed = await (_listed(arguments, servers.get(name)) if signs_in else _listed_by(servers, name))
             accepted, version = await pins.newest(agent, name)
-            lines = list(differences(accepted, server.listed))
+            lines = list(differences(accepted, listed))
             for line in lines:
                 print_styled((line, {"+": "green", "-": "red"}.get(line[:1], "")))
             differ += bool(lines)
             if arguments.action == "accept" and lines:
-                version = await pins.accept(agent, name, server.listed, version)
+                version = await pins.accept(agent, name, listed, version)
             state = "accepted as" if arguments.action == "accept" and lines else "differs from" if lines else "is"
             print(f"{agent}: {name} {state} version {version}" if version else f"{agent}: {name} was never accepted")
     return 1 if differ and arguments.action == "diff" else 0

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -21,8 +22,21 @@ from app.domain.caller import AUTH_USER_ID
 from app.domain.messages import ToolCall
 from app.infra.db.engine import Database
 from app.infra.secrets.secret import Secret
+from app.security.access.structs import tenant_id_of
+from tests.cli.commands import run_command
 from tests.mcp_tools.conftest import Connected, connected, serving_http
 from tests.mcp_tools.oauth_server import OAuthServer
+
+PEPPER = "0123456789abcdef0123456789abcdef"
+AGENTS = """
+[mcp.fix]
+url = "{url}"
+scope = "user"
+[mcp.fix.oauth]
+
+[agents.agent]
+tools = ["mcp:fix/*"]
+"""
 
 
 def add(a: int, b: int) -> int:
@@ -62,7 +76,9 @@ class Process:
 
 
 def run_of(user: str) -> FakeRunContext:
-    return FakeRunContext(config=RunConfig(configurable={AUTH_USER_ID: user}))
+    context = FakeRunContext(config=RunConfig(configurable={AUTH_USER_ID: user}))
+    context.tenant_id = tenant_id_of("default")
+    return context
 
 
 @pytest.fixture
@@ -75,13 +91,13 @@ async def database(fresh_database_url: str) -> AsyncIterator[Database]:
 @contextlib.asynccontextmanager
 async def process(issuer: OAuthServer, database: Database, pins: FirstSeen) -> AsyncIterator[Process]:
     spec = McpServerSpec(url=f"{issuer.base}/mcp", scope="user", oauth=OAuthSpec())
-    accounts = DatabaseAccounts(database, lambda: [Secret("pepper " * 8)])
+    accounts = DatabaseAccounts(database, lambda: [Secret(PEPPER)])
     async with connected(spec, pins=pins, accounts=accounts) as found:
         yield Process(found)
 
 
 async def test_each_person_signs_in_and_any_process_uses_and_renews_their_tokens(
-    issuer: OAuthServer, database: Database
+    issuer: OAuthServer, database: Database, fresh_database_url: str, tmp_path: Path
 ) -> None:
     pins = FirstSeen()
     async with process(issuer, database, pins) as first:
@@ -121,6 +137,20 @@ async def test_each_person_signs_in_and_any_process_uses_and_renews_their_tokens
         both = await asyncio.gather(*(each.call(run_of("ann"), "add", a=1, b=1) for each in (one, two)))
         assert [result.messages[0].content for result in both] == ["2", "2"]
         assert issuer.refreshed == 1
+
+        with_account = {
+            "DATABASE_URL": fresh_database_url,
+            "AGENT_KEY_PEPPER": PEPPER,
+            "AGENT_EGRESS_ALLOW": "127.0.0.1",
+        }
+        (tmp_path / "agents.toml").write_text(AGENTS.format(url=f"{issuer.base}/mcp"))
+        shown = await asyncio.to_thread(run_command, tmp_path, "mcp", "list", **with_account)
+        assert shown.stdout.splitlines()[1].endswith("people sign in")
+        command = ("mcp", "accept", "fix", "--user")
+        accepted = await asyncio.to_thread(run_command, tmp_path, *command, "ann", **with_account)
+        assert accepted.stdout.splitlines()[-1] == "agent: fix accepted as version 1", accepted.stderr
+        refused = await asyncio.to_thread(run_command, tmp_path, *command, "bob", **with_account)
+        assert (refused.returncode, "the user bob has not signed in" in refused.stderr) == (1, True)
 
         issuer.revoke()
         (question,) = (await two.call(run_of("ann"), "add", a=1, b=1)).interrupts

@@ -159,6 +159,11 @@ class McpServer:
         async with self.using(scope, self._account_of(context)) as connection:
             await self._list(scope, connection)
 
+    async def listed_for(self, account: Account) -> dict[str, dict[str, Any]]:
+        """Return the tools that the server lists for ``account``. Raises as ``connected``."""
+        async with self.using(f"{account.tenant_id} {account.user_id}", account) as connection:
+            return {str(tool["name"]): tool for tool in await connection.list_tools()}
+
     def _account_of(self, context: ToolContext) -> Account | None:
         if self.spec.oauth is None:
             return None
