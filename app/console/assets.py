@@ -6,10 +6,12 @@ addresses are always of one version, and may be cached for ever.
 
 import gzip
 import hashlib
+import html
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 STATIC = Path(__file__).parent / "static"
 PAGE = "index.html"
@@ -21,6 +23,28 @@ MEDIA_TYPES = {
 }
 FIRST = ("js/", "vendor/", "pages/chat.js")
 """Modules that the first page needs: the browser fetches them at once, not one import after the other."""
+
+
+class SignIn(NamedTuple):
+    """How browsers sign in: as the public client ``client_id`` of the ``issuer``; empty: they do not."""
+
+    issuer: str = ""
+    client_id: str = ""
+    scope: str = ""
+    audience: str = ""
+
+    def attributes(self) -> str:
+        """Return what the page knows of it, as attributes."""
+        if not self.issuer or not self.client_id:
+            return ""
+        given = {"issuer": self.issuer, "client": self.client_id, "scope": self.scope, "audience": self.audience}
+        return "".join(f' data-{name}="{html.escape(value)}"' for name, value in given.items())
+
+    @property
+    def origin(self) -> str:
+        """The origin of the issuer, which the page may ask for tokens; empty without one."""
+        parts = urlsplit(self.issuer if self.client_id else "")
+        return f"{parts.scheme}://{parts.netloc}" if parts.netloc else ""
 
 
 class Asset(NamedTuple):
@@ -38,7 +62,7 @@ class Assets(NamedTuple):
     page: str
     version: str
 
-    def render(self, root: str) -> str:
+    def render(self, root: str, sign_in: SignIn) -> str:
         """Return the page for an address from which ``root`` (relative, such as ``../``) leads to the server's root."""
         base = f"{root}console/assets/{self.version}/"
         preloads = "\n".join(
@@ -46,7 +70,8 @@ class Assets(NamedTuple):
             for name in self.files
             if name.endswith(".js") and name.startswith(FIRST)
         )
-        return self.page.replace("$preloads", preloads).replace("$assets", base).replace("$root", root)
+        page = self.page.replace("$preloads", preloads).replace("$assets", base).replace("$root", root)
+        return page.replace("$sign_in", sign_in.attributes())
 
 
 @cache

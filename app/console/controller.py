@@ -1,21 +1,24 @@
 """Routes of the console. ``/`` is a page only for clients that name ``text/html``; others get a table of contents."""
 
+import zlib
 from typing import Any
 
 from litestar import Controller, Request, Response, get
 from litestar.exceptions import NotFoundException
 from litestar.params import FromPath
 
-from app.console.assets import assets
+from app.console.assets import SignIn, assets
 from app.features.access.guard import OPEN
 from app.features.system.service import version
 
 POLICY = (
-    "default-src 'self'; img-src 'self' data: blob:; media-src data: blob:; object-src 'none'; base-uri 'none'; "
+    "default-src 'self'; connect-src 'self'{issuer}; img-src 'self' data: blob:; media-src data: blob:; "
+    "object-src 'none'; base-uri 'none'; "
     "form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types dompurify"
 )
 """Content Security Policy: our own files alone, no inline script or style, and no text becomes script: only the
-sanitiser may make HTML of text (https://www.w3.org/TR/trusted-types/)."""
+sanitiser may make HTML of text (https://www.w3.org/TR/trusted-types/). Requests go to this server, and to the issuer
+where browsers sign in."""
 
 REVALIDATED = "no-cache"
 IMMUTABLE = "public, max-age=31536000, immutable"
@@ -94,8 +97,10 @@ def _page(request: AnyRequest, route: str) -> Response[Any]:
     """Return the page at ``route``; its addresses are relative, so that a proxy may serve it under any prefix."""
     found = assets()
     depth = route.count("/") + request.scope["raw_path"].endswith(b"/") if route else 0
-    tag = f'"{found.version}-{depth}"'
-    headers = {"Cache-Control": REVALIDATED, "Content-Security-Policy": POLICY, "ETag": tag, "Vary": "Accept"}
+    sign_in: SignIn = request.app.state.get("sign_in", SignIn())
+    tag = f'"{found.version}-{depth}-{zlib.crc32(sign_in.attributes().encode()):x}"'
+    policy = POLICY.format(issuer=f" {sign_in.origin}" if sign_in.origin else "")
+    headers = {"Cache-Control": REVALIDATED, "Content-Security-Policy": policy, "ETag": tag, "Vary": "Accept"}
     if request.headers.get("if-none-match") == tag:
         return Response(b"", status_code=304, headers=headers)
-    return Response(found.render("../" * depth or "./"), media_type="text/html", headers=headers)
+    return Response(found.render("../" * depth or "./", sign_in), media_type="text/html", headers=headers)

@@ -10,6 +10,7 @@ from litestar.datastructures import State
 from litestar.di import NamedDependency, Provide
 
 from app.base.hide_modules import hide_modules
+from app.console.assets import SignIn
 from app.features.access.guard import OPEN, Guard, RefusalThrottle, principal_of
 from app.features.access.idempotency import DuplicateRequests
 from app.features.access.rate_limits import RateLimitMiddleware
@@ -24,7 +25,7 @@ from app.infra.http.request_bodies import RequestBodyMiddleware
 from app.infra.http.request_context import RequestContextMiddleware
 from app.infra.http.response_deadline import ResponseDeadlineMiddleware
 from app.infra.http.server_address import ServerAddress
-from app.infra.settings import ServerSettings
+from app.infra.settings import AuthSettings, ServerSettings
 from app.protocols.mcp.resource_metadata import OAuthResource
 from app.server.api_reference.page import complete
 from app.server.composition.services import AppServices
@@ -75,7 +76,11 @@ def _routed(services: AppServices, server: ServerSettings) -> Litestar:
         openapi_config=openapi_config(version(), opt=OPEN, complete=complete),
         path=server.root_path or None,
         state=State(
-            {"oauth": _oauth_resource(services), "address": ServerAddress(server.public_url, server.root_path)}
+            {
+                "oauth": _oauth_resource(services),
+                "address": ServerAddress(server.public_url, server.root_path),
+                "sign_in": _sign_in(services.settings.auth),
+            }
         ),
         request_max_body_size=None,
         logging_config=None,
@@ -85,6 +90,12 @@ def _routed(services: AppServices, server: ServerSettings) -> Litestar:
 def _oauth_resource(services: AppServices) -> OAuthResource:
     auth, server = services.settings.auth, services.settings.server
     return OAuthResource(auth.jwt_issuer if auth.mode == "jwt" else "", server.root_path)
+
+
+def _sign_in(auth: AuthSettings) -> SignIn:
+    if auth.mode != "jwt":
+        return SignIn()
+    return SignIn(auth.jwt_issuer, auth.console_client_id, auth.console_scope, auth.jwt_audience)
 
 
 def layers(services: AppServices) -> RequestContextMiddleware:

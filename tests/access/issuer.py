@@ -54,6 +54,7 @@ class Issuer:
         app = web.Application()
         app.router.add_get("/.well-known/openid-configuration", self._about)
         app.router.add_get("/keys", self._keys)
+        self.add_routes(app.router)
         self._runner = web.AppRunner(app, access_log=None)
         await self._runner.setup()
         await web.TCPSite(self._runner, "127.0.0.1", 0).start()
@@ -62,6 +63,9 @@ class Issuer:
 
     async def __aexit__(self, *_: object) -> None:
         await self._runner.cleanup()
+
+    def add_routes(self, router: web.UrlDispatcher) -> None:
+        """Add what only some issuers have."""
 
     async def _about(self, _: web.Request) -> web.Response:
         about = {"issuer": self.url, "jwks_uri": f"{self.url}/keys", **self.about}

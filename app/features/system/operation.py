@@ -6,6 +6,8 @@ from datetime import date, timedelta
 from typing import Any
 from uuid import UUID
 
+import msgspec
+
 from app.base.clock import now
 from app.base.errors import Invalid
 from app.features.system import queries
@@ -85,10 +87,11 @@ class OperationService:
 
     def configuration(self) -> list[Setting]:
         """Return all settings in effect, without secrets."""
+        titles = {part.name: str(part.type.__doc__) for part in msgspec.structs.fields(Settings)}
         return [
             Setting(
                 name=one.name,
-                group=one.group,
+                group=titles[one.group],
                 meaning=str(one.meta.description),
                 value=_shown(value := getattr(getattr(self._settings, one.group), one.field)),
                 is_default=value == one.default,

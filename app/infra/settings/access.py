@@ -77,6 +77,17 @@ class AuthSettings(msgspec.Struct, frozen=True, kw_only=True):
             examples=["realm_access.roles"],
         ),
     ] = ""
+    console_client_id: Annotated[
+        str,
+        is_(
+            "AGENT_CONSOLE_CLIENT_ID",
+            "With AGENT_AUTH=jwt: the client as which the console signs in at the issuer, a public one with PKCE whose "
+            "redirect URI is the console's address with `/console/`. Unset: the console asks for a token or key.",
+        ),
+    ] = ""
+    console_scope: Annotated[
+        str, is_("AGENT_CONSOLE_SCOPE", "The scopes that the console asks the issuer for, with spaces in between.")
+    ] = "openid"
     jwt_leeway: Annotated[
         float, is_("AGENT_JWT_LEEWAY", "Seconds by which the issuer's clock may differ.", ge=0, le=300)
     ] = 10

@@ -61,6 +61,10 @@ export function serverIsBack() {
 }
 
 let asking = null;
+let renew = () => false;
+
+/** Let `act` get a new token where one was refused; it resolves to whether it did. */
+export const renewBy = (act) => (renew = act);
 
 /** Ask for a key and resolve when one was given; all requests that wait share the question. */
 export function needKey(detail) {
@@ -91,7 +95,7 @@ export async function request(path, { method = "GET", headers = {}, signal, ...r
     }
     if (answer.status === 401) {
       const problem = await answer.json().catch(() => ({}));
-      await needKey(storedKey() ? problem.detail : "");
+      if (!(await renew())) await needKey(storedKey() ? problem.detail : "");
       continue;
     }
     if (answer.ok) return answer;

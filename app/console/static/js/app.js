@@ -1,9 +1,10 @@
 /** The frame of all pages: navigation, threads, theme, the key, and whether the server answers. */
 
-import { get, keepKey, ROOT, signals, storedKey } from "./api.js";
+import { get, keepKey, renewBy, ROOT, signals, storedKey } from "./api.js";
 import { ago, button, fill, h, icon, iconButton, problemPlace } from "./dom.js";
 import { loadPrices } from "./prices.js";
 import { current, go, link, onNavigate } from "./router.js";
+import { canSignIn, renew, signedIn, signIn, signOut } from "./signin.js";
 import { changes, loadAgents, loadThreads, recentThreads, SHOWN, titleOf, waitingThreads } from "./state.js";
 import { ChatPage } from "../pages/chat.js";
 
@@ -61,12 +62,14 @@ class App {
       this._banner.hidden = true;
       loadThreads().catch(() => {});
     });
-    signals.addEventListener("key", (event) => askKey(event.detail));
+    signals.addEventListener("key", (event) => askKey(event.detail, this._signInProblem));
+    renewBy(renew);
     changes.addEventListener("threads", () => this._listThreads());
     addEventListener("console:thread", () => this._mark());
     addEventListener("keydown", (event) => this._keys(event));
     document.addEventListener("visibilitychange", () => !document.hidden && loadThreads().catch(() => {}));
     onNavigate(() => this._show());
+    if (canSignIn) await signedIn().catch((error) => (this._signInProblem = error));
     loadPrices();
     await loadAgents().catch((error) => this._fail(error));
     performance.mark("console:ready");
@@ -154,8 +157,8 @@ class App {
   }
 
   _showKey() {
-    fill(this._keyPlace, storedKey() && button("Forget key", () => {
-      keepKey("");
+    fill(this._keyPlace, storedKey() && button(canSignIn ? "Sign out" : "Forget key", () => {
+      signOut();
       location.reload();
     }, { kind: "quiet" }));
   }
@@ -205,15 +208,18 @@ function themeButton() {
   return toggle;
 }
 
-/** Ask for an API key or a token; it stays in this tab. */
-function askKey({ detail, given }) {
+/** Ask for an API key or a token, or to sign in at the issuer; what it gives stays in this tab. */
+function askKey({ detail, given }, earlier) {
   const place = problemPlace();
-  place.show(detail ? { detail } : null);
+  place.show(earlier ?? (detail ? { detail } : null));
   const input = h("input", { type: "password", autocomplete: "off", required: true, "aria-label": "API key or token", placeholder: "as_… or a token" });
-  const form = h("form", { method: "dialog" }, h("h2", null, icon("key"), "A key is needed"),
-    h("p.faint", null, "This server asks for an API key or a token of its issuer. It is kept for this tab alone, until the tab is closed."),
-    input, place, h("div.buttons", null, h("button.button.primary", { type: "submit" }, "Continue")));
-  const dialog = h("dialog", { "aria-label": "A key is needed" }, form);
+  const enter = button("Sign in", () => signIn().catch((error) => place.show(error)), { kind: "primary wide", autofocus: true });
+  const form = h("form", { method: "dialog" }, h("h2", null, icon("key"), canSignIn ? "Sign in" : "A key is needed"),
+    canSignIn ? [h("p.faint", null, "This server takes tokens of its issuer, or an API key. Either is kept for this tab alone, until the tab is closed."), place,
+      h("div.buttons", null, enter), h("p.or", null, "or with a key")]
+      : h("p.faint", null, "This server asks for an API key or a token of its issuer. It is kept for this tab alone, until the tab is closed."),
+    input, !canSignIn && place, h("div.buttons", null, h("button.button", { type: "submit", class: canSignIn ? "" : "primary" }, "Continue")));
+  const dialog = h("dialog", { "aria-label": canSignIn ? "Sign in" : "A key is needed" }, form);
   dialog.addEventListener("cancel", (event) => event.preventDefault());
   form.addEventListener("submit", (event) => {
     event.preventDefault();

@@ -100,8 +100,8 @@ export class ChatPage {
       if (!threadId) this._greet();
     });
     fill(this._bar, threadId && h("h1.visually-hidden", null, "Conversation"), this._select, h("div.spacer"),
-      threadId && h("a.button", { href: link(`threads/${threadId}/history`), "data-go": `threads/${threadId}/history` }, icon("history", 16), "History"),
-      h("a.button", { href: link(`call/${this._select.value}`), "data-go": `call/${this._select.value}` }, icon("code", 16), "Call it"),
+      threadId && h("a.button", { href: link(`threads/${threadId}/history`), "data-go": `threads/${threadId}/history` }, icon("history", 16), h("span.label-text", null, "History")),
+      h("a.button", { href: link(`call/${this._select.value}`), "data-go": `call/${this._select.value}` }, icon("code", 16), h("span.label-text", null, "Call it")),
       threadId && sureButton("Delete", () => this._delete(), { kind: "danger" }));
   }
 

@@ -9,7 +9,7 @@ class SettingsPage {
   title = "Settings";
 
   constructor() {
-    this._words = h("input", { type: "search", class: "grow", placeholder: "Find a setting", "aria-label": "Find a setting", oninput: () => this._draw() });
+    this._words = h("input", { type: "text", class: "grow", placeholder: "Find a setting", "aria-label": "Find a setting", oninput: () => this._draw() });
     this._changed = h("input", { type: "checkbox", checked: true, onchange: () => this._draw() });
     this._place = h("div");
     this.element = h("div.page", null, pageHead("Settings", "The configuration in effect, as the environment gave it; secrets are masked."),

@@ -50,10 +50,12 @@ class UsagePage {
     const measure = MEASURES[this._measure.value];
     const agents = sumsOf(byDay, measure[1], this._shown);
     if (!agents.length) return fill(this._place, empty("Nothing was used", "Runs are counted here when they have ended, within a second."));
-    fill(this._place, h("article.card", null, chart(agents, this._shown, measure)),
+    const drawing = chart(agents, this._shown, measure);
+    fill(this._place, h("article.card", null, drawing),
       table("Agent", agents.map((one, index) => ({ ...one, swatch: colour(index), label: one.agent || "outside of runs" }))),
       table("Key or user", largest(byKey).map((one) => ({ ...one, label: one.key_name ? `${one.key_name} (${one.requested_by})` : one.requested_by || "unknown" }))),
       byModel.length > 0 && table("Model", largest(byModel).map((one) => ({ ...one, label: one.model })), false));
+    drawing.scrollLeft = drawing.scrollWidth; // the newest days
   }
 }
 
