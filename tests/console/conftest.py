@@ -6,6 +6,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import (
@@ -120,6 +121,25 @@ class Watched:
             " && !document.querySelector('.live:not([hidden])')",
             arg=count,
         )
+
+
+def reviewed(http: httpx.Client, number: int) -> str:
+    """Make a thread that asks whether the refund of an order happened."""
+    thread: str = http.post("/threads", json={}).json()["thread_id"]
+    runs = f"/threads/{thread}/runs/wait"
+    asked = http.post(runs, json={"assistant_id": "refunds", "input": f"call refund order={number + 90}"}).json()
+    assert asked["__interrupt__"]
+    before = http.get(f"/threads/{thread}/state").json()["checkpoint"]
+    approve = {"assistant_id": "refunds", "command": {"resume": True}}
+    http.post(runs, json=approve).raise_for_status()
+    again = http.post(runs, json={**approve, "checkpoint": before, "strict_resume": False}).json()
+    assert again["__interrupt__"][0]["value"]["type"] == "tool_review"
+    return thread
+
+
+def at_rest(http: httpx.Client, thread: str) -> bool:
+    """Whether no run of ``thread`` is live."""
+    return bool(http.get(f"/threads/{thread}").json()["status"] != "busy")
 
 
 @contextlib.contextmanager

@@ -9,21 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from app.base.errors import Invalid
-from app.features.crons.schedule import first_slot, next_slot, zone_names
+from app.features.crons.schedule import first_slot, next_slot, upcoming, zone_names
 
 BERLIN = "Europe/Berlin"
 
 
 def times(schedule: str, timezone: str | None, start: datetime, count: int) -> list[str]:
     """Return the next local times after ``start``, with the UTC offset in hours."""
-    found = []
-    at = start
-    for _ in range(count):
-        slot = next_slot(schedule, timezone, at)
-        assert slot is not None
-        at = slot
-        found.append(slot.astimezone(ZoneInfo(timezone or "UTC")).strftime("%d %H:%M %z")[:-2])
-    return found
+    zone = ZoneInfo(timezone or "UTC")
+    slots = upcoming(schedule, timezone, start, count)
+    return [slot.astimezone(zone).strftime("%d %H:%M %z")[:-2] for slot in slots]
 
 
 GAP = datetime(2026, 3, 28, 12, 0, tzinfo=UTC)

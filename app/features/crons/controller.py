@@ -1,20 +1,26 @@
 """HTTP routes of crons."""
 
-from typing import Any
+from datetime import datetime
+from typing import Annotated, Any
 from uuid import UUID
 
 from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
-from litestar.params import FromPath, JSONBody
+from litestar.params import FromPath, JSONBody, QueryParameter
 
+from app.base.clock import now
 from app.features.access.guard import ADDS_NOTHING, READS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in
+from app.features.crons.schedule import upcoming
 from app.features.crons.service import CronService
 from app.features.crons.structs import Cron, CronCreate, CronPatch, CronSearch
 from app.infra.http.query_params import AnyRequest, page_headers, project
 
 Id = FromPath[UUID]
 Service = NamedDependency[CronService]
+Schedule = Annotated[str, QueryParameter(description="Five fields: minute, hour, day of month, month, day of week.")]
+Timezone = Annotated[str | None, QueryParameter(description="An IANA name, such as Europe/Berlin; UTC if missing.")]
+Times = Annotated[int, QueryParameter(ge=1, le=20, description="How many times.")]
 
 
 class CronsController(Controller):
@@ -54,6 +60,11 @@ class CronsController(Controller):
     async def count(self, data: JSONBody[CronSearch], principal: CurrentPrincipal, crons: Service) -> int:
         """Count all crons that match a search."""
         return await crons.count(principal, data)
+
+    @get("/runs/crons/times", opt=READS, summary="The next times of a schedule", sync_to_thread=False)
+    def times(self, schedule: Schedule, timezone: Timezone = None, limit: Times = 5) -> list[datetime]:
+        """Return when a schedule is due next, in UTC: to check it before it is used."""
+        return upcoming(schedule, timezone, now(), limit)
 
     @get("/runs/crons/{cron_id:str}", opt=READS, summary="One cron")
     async def get_one(self, cron_id: Id, principal: CurrentPrincipal, crons: Service) -> Cron:

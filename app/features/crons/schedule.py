@@ -47,6 +47,14 @@ def first_slot(schedule: str, timezone: str | None, after: datetime) -> datetime
     return slot
 
 
+def upcoming(schedule: str, timezone: str | None, after: datetime, count: int) -> list[datetime]:
+    """Return the next ``count`` times of ``schedule`` after ``after``, in UTC. Raises ``Invalid`` if there is none."""
+    slots = [first_slot(schedule, timezone, after)]
+    while len(slots) < count and (slot := next_slot(schedule, timezone, slots[-1])) is not None:
+        slots.append(slot)
+    return slots
+
+
 def zone_of(name: str | None) -> tzinfo:
     """Return the time zone ``name``, UTC if None. Raises ``Invalid`` if it is unknown."""
     if name is None:

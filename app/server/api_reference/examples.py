@@ -45,6 +45,7 @@ PARAMETERS = {
     "key": "favourites",
     "namespace": "users",
     "response_id": "resp_01a22d1a956871498b1bb17156a562e5",
+    "schedule": "0 9 * * 1-5",
     "run_id": "01a22d1c-b202-7287-b25d-1ec4756fafc4",
     "task_id": "01a22d1c-b202-7287-b25d-1ec4756fafc4",
     "thread_id": THREAD,

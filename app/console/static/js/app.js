@@ -71,25 +71,29 @@ class App {
     onNavigate(() => this._show());
     if (canSignIn) await signedIn().catch((error) => (this._signInProblem = error));
     loadPrices();
-    await loadAgents().catch((error) => this._fail(error));
+    const known = loadAgents();
+    this._show(known);
+    await known.catch(() => {});
     performance.mark("console:ready");
-    await this._show();
     loadThreads().catch(() => {});
     setInterval(() => !document.hidden && loadThreads().catch(() => {}), THREADS_EVERY);
     get("/info").then((info) => (this._version.textContent = `v${info.version}`), () => {});
     this._showKey();
   }
 
-  async _show() {
+  /** Show what the address names once the agents are `known`; a conversation asks for its own meanwhile. */
+  async _show(known) {
     const path = current();
     this._menu(false);
     this._page?.close?.();
     this._page = null;
     const turn = (this._turn = Symbol(path));
     try {
-      const page = await pageOf(path);
+      const page = await pageOf(path, known);
       if (this._turn !== turn) return page.close?.();
       this._page = page;
+      await known;
+      if (this._turn !== turn) return;
       const entitle = () => (document.title = `${page.title ?? "Chat"} · agent-service`);
       fill(this._main, page.element);
       entitle();
@@ -173,17 +177,20 @@ function threadsNote(words, shown) {
   return among && h("p.faint", null, `The newest ${SHOWN} threads. Their runs, and all older ones, are under Runs.`);
 }
 
-async function pageOf(path) {
+async function pageOf(path, known) {
   const [first, second, third, fourth] = path.split("/");
   if (!first) return new ChatPage("");
   if (first === "threads" && second && third === "history") {
     const { HistoryPage } = await import("../pages/history.js");
+    await known;
     return new HistoryPage(second, fourth);
   }
   if (first === "threads" && second) return new ChatPage(second);
   const load = PAGES[first];
   if (!load) throw new Error(`The console has no page ${path}.`);
-  return (await load()).page(second, third);
+  const { page } = await load();
+  await known;
+  return page(second, third);
 }
 
 function mark() {

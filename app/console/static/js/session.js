@@ -8,6 +8,8 @@ import { follow } from "./sse.js";
 
 /** How long a state waits for its stream. */
 const STREAM_MS = 2000;
+/** How often a message that grows is drawn at most. */
+const FLUSH_MS = 50;
 const MODES = ["messages-tuple", "updates", "custom"];
 
 export const textOf = (content) =>
@@ -33,6 +35,7 @@ export class Session extends EventTarget {
     this._ended = new Set(); // runs whose end event came, perhaps before the response to the request that started them
     this._changed = new Set();
     this._scheduled = false;
+    this._flushed = 0;
     this._abort = new AbortController();
     this._cursor = "";
   }
@@ -80,6 +83,7 @@ export class Session extends EventTarget {
     const given = Array.isArray(this.values.messages) ? this.values.messages : [];
     given.forEach((message, index) => this._put({ ...message, id: message.id ?? `message-${index}` }));
     for (const message of since === Infinity ? [] : arrived) if (!this._byId.has(message.id)) this._put(message);
+    this._changed.clear(); // all are drawn
     if (this.run && since !== Infinity) return;
     this.questions = (state.tasks ?? []).flatMap((task) => task.interrupts ?? []);
     if (!this.questions.length) this.questions = state.interrupts ?? [];
@@ -285,19 +289,21 @@ export class Session extends EventTarget {
     this._notify("all");
   }
 
-  /** Report changed messages once a frame. */
+  /** Report changed messages in a frame, and not in each: a fast answer would parse its text sixty times a second. */
   _touch(id) {
     this._changed.add(id);
     if (this._scheduled) return;
     this._scheduled = true;
     const flush = () => {
       this._scheduled = false;
+      this._flushed = performance.now();
       const ids = this._changed;
       this._changed = new Set();
       this._notify("messages", ids);
     };
     if (document.hidden) setTimeout(flush, 250);
-    else requestAnimationFrame(flush);
+    else if (performance.now() - this._flushed > FLUSH_MS) requestAnimationFrame(flush);
+    else setTimeout(() => requestAnimationFrame(flush), FLUSH_MS);
   }
 
   _notify(type, detail) {

@@ -43,6 +43,9 @@ export class ChatPage {
       all: () => this._all(), messages: (event) => this._messages(event.detail), run: () => this._run(), end: () => this._ended(),
       questions: () => this._ask(), gone: (event) => this._gone(event.detail),
     })) this.session.addEventListener(type, listener);
+    if (!threadId) return;
+    this._opening = loadPrices().then(() => this.session.open());
+    this._opening.catch(() => {}); // shown by whoever awaits it
   }
 
   async show() {
@@ -52,8 +55,7 @@ export class ChatPage {
       this.composer.focus();
       return;
     }
-    await loadPrices();
-    await this.session.open();
+    await this._opening;
     if (this._closed) return;
     this._showBar();
     this.composer.focus();

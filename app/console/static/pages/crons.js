@@ -1,7 +1,7 @@
 /** Crons: their schedules and next times; made, paused, run now and deleted. */
 
-import { call, post, query } from "../js/api.js";
-import { ago, button, empty, fill, h, pageHead, problemPlace } from "../js/dom.js";
+import { call, get, post, query } from "../js/api.js";
+import { ago, button, empty, fill, fullDate, h, pageHead, problemPlace } from "../js/dom.js";
 import { link } from "../js/router.js";
 import { agentName, agents } from "../js/state.js";
 import { Listing, sureButton } from "../js/table.js";
@@ -21,7 +21,7 @@ class CronsPage {
         ["Schedule", (cron) => [h("code", null, cron.schedule), cron.timezone && h("div.faint", null, cron.timezone)]],
         ["Agent", (cron) => agentName(cron.assistant_id)],
         ["Thread", (cron) => (cron.thread_id ? h("a", { href: link(`threads/${cron.thread_id}`), "data-go": `threads/${cron.thread_id}` }, "open") : h("span.faint", null, "a new one each"))],
-        ["Next run", (cron) => (cron.enabled === false ? h("span.status", null, "paused") : ago(cron.next_run_date))],
+        ["Next run", (cron) => (cron.enabled === false ? h("span.status", null, "paused") : nextTimes(cron))],
         ["", (cron) => h("div.actions", null, button("Run now", () => this._do(() => this._run(cron))),
           button(cron.enabled === false ? "Resume" : "Pause", () => this._do(() => call("PATCH", `/runs/crons/${cron.cron_id}`, { enabled: cron.enabled === false }))),
           sureButton("Delete", () => this._do(() => call("DELETE", `/runs/crons/${cron.cron_id}`)), { kind: "danger" }))],
@@ -56,9 +56,14 @@ class CronsPage {
     const schedule = h("input", { type: "text", value: "0 9 * * 1-5", required: true });
     const zone = h("input", { type: "text", value: Intl.DateTimeFormat().resolvedOptions().timeZone });
     const input = h("textarea", { rows: "2", dir: "auto" });
+    const times = h("p.faint", { role: "status" });
+    const preview = () => showTimes(times, schedule.value, zone.value);
+    schedule.addEventListener("input", preview);
+    zone.addEventListener("input", preview);
+    preview();
     const labelled = (title, control, note) => h("label.field", null, h("span", null, title), control, note && h("small.faint", null, note));
     const form = h("form.card", null, h("h2", null, "New cron"), labelled("Agent", agent),
-      labelled("Schedule", schedule, "Minute, hour, day of the month, month, day of the week"), labelled("Time zone", zone),
+      labelled("Schedule", schedule, "Minute, hour, day of the month, month, day of the week"), labelled("Time zone", zone), times,
       labelled("Message", input), h("div.buttons", null, h("button.button.primary", { type: "submit" }, "Create"), button("Cancel", () => fill(this._new))));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
@@ -71,4 +76,19 @@ class CronsPage {
     fill(this._new, form);
     schedule.focus();
   }
+}
+
+/** The next time, and on demand those after it. */
+function nextTimes(cron) {
+  if (!cron.next_run_date) return ago(null);
+  const place = h("div.faint");
+  return h("details", { ontoggle: () => showTimes(place, cron.schedule, cron.timezone) }, h("summary", null, ago(cron.next_run_date)), place);
+}
+
+/** Show when a schedule is due, or why it is not one. */
+async function showTimes(place, schedule, zone) {
+  const turn = (place.turn = Symbol("times"));
+  const asked = new URLSearchParams({ schedule, ...(zone && { timezone: zone }) });
+  const found = await get(`/runs/crons/times?${asked}`).then((times) => times.map((time) => h("div", null, fullDate(time))), (error) => error.detail);
+  if (turn === place.turn) fill(place, found);
 }

@@ -1,0 +1,231 @@
+"""The console in a headless Chromium: ``python -m bench.console`` (under a minute).
+
+First paint and readiness of a first and of later visits, a thread of 10,000 messages (opened, scrolled), and four tabs
+on one run that says 1,000 tokens a second. Times are those of the page's own clock; CPU is that of its main thread. It
+prints the machine's load: on a machine that does other work the times are upper limits.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import shutil
+import statistics
+import sys
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+from playwright.sync_api import Browser, CDPSession, Page, sync_playwright
+
+from bench.serving import base, postgres, server
+
+VISITS = 5
+MESSAGES = 10_000
+PART = 2500
+"""Messages that one update may bring."""
+TABS = 4
+TOKENS, SECONDS = 1000, 5
+PIECES = 100
+"""Chunks a second, each of ten tokens: what a provider that is that fast sends."""
+FRAME_MS = 1000 / 60
+AGENT = '[agents.speaker]\nmodel = "openai:speaker"\n'
+
+SEEN = """
+window.rowAt = 0;
+const look = () => {
+  if (document.querySelector(".row.ai .markdown")?.textContent) window.rowAt = performance.now();
+  else requestAnimationFrame(look);
+};
+requestAnimationFrame(look);
+"""
+FRAMES = """
+window.frames_ = [];
+let last = performance.now();
+const frame = (now) => {
+  window.frames_.push(now - last);
+  last = now;
+  requestAnimationFrame(frame);
+};
+requestAnimationFrame(frame);
+"""
+SCROLL = """
+async () => {
+  const place = document.querySelector(".scroller");
+  window.frames_ = [];
+  for (let step = 0; step < 120; step++) {
+    place.scrollTop -= 400;
+    await new Promise(requestAnimationFrame);
+  }
+  return window.frames_;
+}
+"""
+
+
+class Speaker:
+    """A provider in OpenAI's wire, in a thread of its own, that says ``TOKENS`` words a second."""
+
+    def __enter__(self) -> str:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever)
+        self._thread.start()
+        started = asyncio.run_coroutine_threadsafe(asyncio.start_server(self._answer, "127.0.0.1", 0), self._loop)
+        self._server = started.result(10)
+        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/v1"
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._server.close)
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            head = await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\nconnection: close\r\n")
+            if head.startswith(b"GET"):
+                writer.write(b'content-type: application/json\r\n\r\n{"data": [{"id": "speaker"}]}')
+            else:
+                writer.write(b"content-type: text/event-stream\r\n\r\n")
+                await self._speak(writer)
+            await writer.drain()
+            writer.close()
+
+    async def _speak(self, writer: asyncio.StreamWriter) -> None:
+        due = self._loop.time()
+        for number in range(PIECES * SECONDS):
+            words = "".join(f"word{number * 10 + n} " for n in range(TOKENS // PIECES)) + "\n\n" * (number % 10 == 9)
+            chunk = {"choices": [{"index": 0, "delta": {"content": words}, "finish_reason": None}]}
+            writer.write(b"data: %b\n\n" % json.dumps({"id": "c", "model": "speaker", **chunk}).encode())
+            await writer.drain()
+            due += 1 / PIECES
+            await asyncio.sleep(max(0, due - self._loop.time()))
+        end = {"id": "c", "model": "speaker", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+        writer.write(b"data: %b\n\ndata: [DONE]\n\n" % json.dumps(end).encode())
+
+
+def cpu(session: CDPSession) -> float:
+    """Milliseconds that the page's main thread has worked."""
+    found = session.send("Performance.getMetrics")["metrics"]
+    return float(next(one["value"] for one in found if one["name"] == "TaskDuration")) * 1000
+
+
+@contextlib.contextmanager
+def tab(context: Any, script: str) -> Iterator[tuple[Page, CDPSession]]:
+    page = context.new_page()
+    page.add_init_script(script)
+    session = context.new_cdp_session(page)
+    session.send("Performance.enable", {"timeDomain": "threadTicks"})
+    yield page, session
+    page.close()
+
+
+def visits(browser: Browser, url: str) -> None:
+    """First and later visits: milliseconds to the first paint, and until a person can write."""
+    found: dict[str, list[tuple[float, float, float]]] = {"first visit": [], "another visit": []}
+    for _ in range(VISITS):
+        context = browser.new_context()
+        for name, results in found.items():
+            del name
+            with tab(context, "") as (page, session):
+                page.goto(url)
+                page.wait_for_selector(".welcome h1")
+                paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+                ready = page.evaluate("performance.getEntriesByName('console:ready')[0].startTime")
+                results.append((paint, ready, cpu(session)))
+        context.close()
+    for name, results in found.items():
+        for what, limit, values in zip(
+            ("first paint", "ready", "CPU"), (300, 500, None), zip(*results, strict=True), strict=True
+        ):
+            show(f"{name}: {what}", list(values), limit)
+
+
+def long_thread(browser: Browser, url: str, api: httpx.Client) -> None:
+    """Open and scroll a thread of many messages."""
+    words = "Words of a message that is about as long as most are, with *some* Markdown and `code`. "
+    kinds = ("human", "ai")
+    messages = [{"type": kinds[n % 2], "id": f"m-{n}", "content": f"{n}: {words}"} for n in range(MESSAGES)]
+    thread = api.post("/threads", json={"graph_id": "echo", "metadata": {"graph_id": "echo"}}).json()["thread_id"]
+    for start in range(0, MESSAGES, PART):
+        body = {"values": {"messages": messages[start : start + PART]}, "as_node": "__start__"}
+        api.post(f"/threads/{thread}/state", json=body).raise_for_status()
+    opened, worked = [], []
+    frames: list[float] = []
+    for _ in range(VISITS):
+        context = browser.new_context()
+        with tab(context, SEEN + FRAMES) as (page, session):
+            page.goto(f"{url}console/threads/{thread}")
+            page.wait_for_function("() => window.rowAt")
+            opened.append(page.evaluate("window.rowAt"))
+            worked.append(cpu(session))
+            frames = page.evaluate(SCROLL)
+        context.close()
+    show(f"a thread of {MESSAGES:,} messages: opened, from the address on", opened, 1000)
+    show(f"a thread of {MESSAGES:,} messages: CPU", worked, None)
+    show_frames("scrolled through it", frames)
+
+
+def streams(browser: Browser, url: str, api: httpx.Client) -> None:
+    """Several tabs on one run that speaks fast."""
+    thread = api.post("/threads", json={}).json()["thread_id"]
+    # tabs of one browser that are not in front draw nothing: each is a window of its own
+    with contextlib.ExitStack() as stack:
+        tabs = []
+        for _ in range(TABS):
+            context = browser.new_context()
+            stack.callback(context.close)
+            page, session = stack.enter_context(tab(context, FRAMES))
+            page.goto(f"{url}console/threads/{thread}")
+            page.wait_for_selector("text=History")
+            tabs.append((page, session))
+        for page, _ in tabs:
+            page.evaluate("window.frames_ = []")
+        before = [cpu(session) for _, session in tabs]
+        modes = ["messages-tuple", "updates"]
+        body = {"assistant_id": "speaker", "input": "speak", "stream_mode": modes}
+        api.post(f"/threads/{thread}/runs", json=body).raise_for_status()
+        last = f"word{TOKENS * SECONDS - 1}"
+        for page, _ in tabs:
+            page.wait_for_function("last => document.querySelector('.rows')?.textContent.includes(last)", arg=last)
+        for number, (page, session) in enumerate(tabs):
+            show_frames(f"{TOKENS:,} tokens/s in {TABS} tabs, tab {number + 1}", page.evaluate("window.frames_"))
+            print(f"{'':4}main thread {(cpu(session) - before[number]) / SECONDS / 10:.0f} % of a core")
+
+
+def show(name: str, values: list[float], limit: float | None) -> None:
+    wanted = "" if limit is None else f"   (wanted: at most {limit})"
+    print(f"{name}: {statistics.median(values):.0f} ms, {min(values):.0f} to {max(values):.0f}{wanted}")
+
+
+def show_frames(name: str, frames: list[float]) -> None:
+    late = sum(frame > 2 * FRAME_MS for frame in frames)
+    ordered = sorted(frames)
+    p95 = ordered[int(len(ordered) * 0.95)]
+    print(f"{name}: a frame each {statistics.median(frames):.1f} ms, p95 {p95:.0f} ms, {late} of {len(frames)} dropped")
+
+
+def main() -> int:
+    program = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if program is None:
+        print("chromium is not here: install it, or name its program in CHROMIUM", file=sys.stderr)
+        return 1
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
+    with tempfile.TemporaryDirectory() as name, Speaker() as provider, postgres(Path(name)) as database:
+        settings = {"OPENAI_BASE_URL": provider, "OPENAI_API_KEY": "none"}
+        with server(database.url, Path(name), AGENT, **settings) as running, sync_playwright() as playwright:
+            url = f"http://127.0.0.1:{running.port}/"
+            browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu"])
+            with httpx.Client(base_url=base(running), timeout=60) as api:
+                visits(browser, url)
+                long_thread(browser, url, api)
+                streams(browser, url, api)
+            browser.close()
+    print(f"load {os.getloadavg()[0]:.1f} at the end")
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

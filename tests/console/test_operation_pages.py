@@ -1,0 +1,191 @@
+"""Operation by the console, in a real browser, against a real server."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import Browser
+
+from tests.console.conftest import assert_accessible, watching
+from tests.journeys.conftest import Served
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def test_an_operator_finds_stops_and_repeats_runs(browser: Browser, console: Served) -> None:
+    with httpx.Client(base_url=console.base, timeout=60) as http, watching(browser, console) as watched:
+        bodies = [{"assistant_id": "echo", "input": f"n {n}", "on_completion": "keep"} for n in range(60)]
+        assert http.post("/runs/batch", json=bodies).is_success
+        thread = http.post("/threads", json={"metadata": {"title": "A long one"}}).json()["thread_id"]
+        body = {"assistant_id": "refunds", "input": "call wait seconds=60", "metadata": {"user": "ada", "n": 1}}
+        assert http.post(f"/threads/{thread}/runs", json=body).is_success
+        page = watched.open("console/runs")
+        row = page.locator("tr", has_text="A long one").first
+        row.locator(".status.running").wait_for()
+        assert page.locator("tbody tr").count() == 50
+        page.click("text=Older runs")
+        page.locator("tbody tr").nth(60).wait_for()
+
+        page.fill("[aria-label='Metadata']", "user")
+        page.press("[aria-label='Metadata']", "Enter")
+        assert "user=ada" in page.inner_text(".problem")
+        page.fill("[aria-label='Metadata']", '{"user": "ada", "n": 1}')
+        page.select_option("[aria-label='Status']", "live")
+        page.select_option("[aria-label='Agent']", label="refunds")
+        page.select_option("[aria-label='Created']", label="in the last hour")
+        page.wait_for_function("() => document.querySelectorAll('tbody tr').length === 1")
+        assert_accessible(page)
+        row.locator("text=Stop").click()
+        page.wait_for_selector("text=No run here")
+        page.select_option("[aria-label='Status']", "interrupted")
+        row.locator("text=Again").click()
+        page.fill("[aria-label='Metadata']", "")
+        page.select_option("[aria-label='Status']", "")
+        page.locator("tr", has_text="A long one").nth(1).wait_for()
+        page.check("tr:has-text('A long one') >> nth=0 >> [type=checkbox]")
+        page.check("tr:has-text('A long one') >> nth=1 >> [type=checkbox]")
+        page.click("text=Compare two")
+        page.wait_for_selector(".sides .status.running, .sides .status.pending")
+        page.go_back()
+        page.locator("tr", has_text="A long one").first.locator("text=Stop").click()
+        page.wait_for_function("() => document.querySelectorAll('.status.running, .status.pending').length === 0")
+
+
+def test_an_operator_sees_usage_queue_and_settings(browser: Browser, console: Served) -> None:
+    with httpx.Client(base_url=console.base, timeout=60) as http, watching(browser, console) as watched:
+        for agent in ("echo", "assistant"):
+            assert http.post("/runs/wait", json={"assistant_id": agent, "input": "What is 2+3?"}).is_success
+        page = watched.open("console/usage")
+        row = page.locator("[aria-label='Usage by agent'] tr", has_text="echo")
+        row.wait_for()
+        [echo] = [one for one in http.get("/usage?by=agent").json() if one["agent"] == "echo"]
+        assert echo["runs"] >= 1
+        counted = [echo[name] for name in ("runs", "failed", "input_tokens", "output_tokens")]
+        assert [int(text.replace(",", "")) for text in row.locator("td").all_inner_texts()[:4]] == counted
+        page.wait_for_selector("tr >> text=scripted:demo")
+        page.select_option("[aria-label='Measure']", "dollars")
+        page.wait_for_selector("svg[aria-label^='Cost by day']")
+        assert page.locator(".chart rect").count() >= 1
+        assert_accessible(page)
+
+        thread = http.post("/threads", json={}).json()["thread_id"]
+        body = {"assistant_id": "refunds", "input": "call wait seconds=60"}
+        run = http.post(f"/threads/{thread}/runs", json=body).json()["run_id"]
+        page.click("a.nav >> text=Queue")
+        page.wait_for_selector("td >> text=refunds")
+        assert "1 of 1 worker processes" in page.inner_text("main")
+        assert page.locator("[aria-label='Workers that hold runs'] tbody tr").count() == 1
+        assert_accessible(page)
+        assert http.post(f"/threads/{thread}/runs/{run}/cancel").is_success
+        page.wait_for_selector("text=No process holds a run now.")
+        page.click("a.nav >> text=Settings")
+        page.wait_for_selector("dt >> text=AGENT_CONFIG")
+        assert page.locator("dt >> text=AGENT_LEASE_SECONDS").count() == 0
+        page.uncheck("[type=checkbox]")
+        page.fill("[aria-label='Find a setting']", "database_url")
+        page.wait_for_selector("dt >> text=MIGRATE_DATABASE_URL")
+        assert "***" in page.inner_text("dl")
+        assert "postgresql:" not in page.inner_text("dl")
+        assert_accessible(page)
+
+
+def test_commands_of_the_page_of_calls_work(browser: Browser, console: Served) -> None:
+    expected = {
+        "curl": ["event: messages"],
+        "Responses": ['"output_text"'],
+        "AG-UI": ["RUN_FINISHED"],
+        "A2A": ["supportedInterfaces", "TASK_STATE_COMPLETED"],
+        "MCP": ["mcpServers", '"isError":false'],
+    }
+    with watching(browser, console) as watched:
+        page = watched.open("console/call")
+        page.wait_for_selector(".code")
+        for tab, words in expected.items():
+            page.click(f"[role=tab]:text-is('{tab}')")
+            blocks = page.locator(".code")
+            commands = [blocks.nth(n).locator("pre").inner_text() for n in range(blocks.count())]
+            commands = [text for text in commands if "curl " in text or text.startswith("# the configuration")]
+            path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+            for command, word in zip(commands, words, strict=True):
+                done = subprocess.run(
+                    ["bash", "-c", command], check=False, capture_output=True, text=True, env={"PATH": path}
+                )
+                assert word in done.stdout, (tab, command, done)
+        assert_accessible(page)
+
+
+def test_every_page_fits_a_phone(browser: Browser, console: Served) -> None:
+    with watching(browser, console) as watched:
+        thread = httpx.post(f"{console.base}/threads", json={}).json()["thread_id"]
+        body = {"assistant_id": "assistant", "input": "What is 2+3?"}
+        waited = httpx.post(f"{console.base}/threads/{thread}/runs/wait", json=body, timeout=60)
+        run = waited.headers["content-location"].split("/")[-1]
+        page = watched.open("console/runs")
+        page.set_viewport_size({"width": 390, "height": 800})
+        names = "inbox runs agents store documents crons webhooks call queue usage health settings"
+        paths = ("", *names.split())
+        of_thread = (f"threads/{thread}", f"threads/{thread}/history/{run}", f"compare/{thread}.{run}/{thread}.{run}")
+        for path in (*paths, *of_thread):
+            watched.open(f"console/{path}")
+            page.wait_for_selector("main h1, main .row.ai")
+            assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
+        assert_accessible(page)
+        page.click("[aria-label='Menu']")
+        page.click("a.nav >> text=Health")
+        page.wait_for_selector(".status.healthy")
+
+
+def test_an_operator_works_with_memory_documents_and_crons(browser: Browser, console: Served) -> None:
+    with watching(browser, console) as watched:
+        page = watched.open("console/health")
+        page.wait_for_selector(".status.healthy")
+        assert_accessible(page)
+        page.click("a.nav >> text=Memory")
+        page.click("text=New item")
+        page.fill("[aria-label='Namespace']", "users.ada")
+        page.fill("[aria-label='Key']", "drink")
+        page.fill(".code-input", '{"text": "Ada prefers green tea"}')
+        page.click("text=Save")
+        page.fill("[aria-label='Search']", "green tea")
+        page.press("[aria-label='Search']", "Enter")
+        page.click("summary >> text=drink")
+        assert "green tea" in page.inner_text("details.card pre")
+        assert_accessible(page)
+
+        page.click("a.nav >> text=Documents")
+        page.wait_for_selector("text=No document yet")
+        content = b"# Tea\n\nGreen tea is brewed at 80 degrees."
+        note = {"name": "note.md", "mimeType": "text/markdown", "buffer": content}
+        page.set_input_files("input[type=file]", note)  # type: ignore[arg-type]
+        page.wait_for_selector(".status.ready")
+        page.fill("[aria-label='Find passages']", "brewed at 80")
+        page.press("[aria-label='Find passages']", "Enter")
+        page.wait_for_selector("article >> text=80 degrees")
+        page.click("td a")
+        page.wait_for_selector("text=Chunk 0")
+        assert_accessible(page)
+
+        page.click("a.nav >> text=Crons")
+        page.click("text=New cron")
+        page.fill("form textarea", "Good morning")
+        page.fill("label:has-text('Schedule') input", "0 9 * *")
+        page.wait_for_selector("form >> text=use five fields")
+        watched.complaints.clear()  # what the browser says of the refusal
+        page.fill("label:has-text('Schedule') input", "0 9 * * 1-5")
+        page.wait_for_function("() => document.querySelectorAll('form [role=status] div').length === 5")
+        page.click("text=Create")
+        page.click("td summary")
+        page.wait_for_function("() => document.querySelectorAll('td details div div').length === 5")
+        with page.expect_response(
+            lambda answer: answer.request.method == "POST" and answer.url.endswith("/api/v1/runs")
+        ):
+            page.click("td >> text=Run now")
+        page.click("td >> text=Pause")
+        page.wait_for_selector("td >> text=paused")
+        assert_accessible(page)
+        page.click("td >> text=Delete")
+        page.click("td >> text=Delete?")
+        page.wait_for_selector("text=No cron yet")
