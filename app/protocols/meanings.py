@@ -80,7 +80,7 @@ CHAT = Wire(
     {
         RunState.QUEUED: _WAITS,
         RunState.RUNNING: says("delta.role"),
-        RunState.ASKING: says("finish_reason tool_calls", "[DONE]"),
+        RunState.ASKING: says("finish_reason stop", "[DONE]"),
         RunState.SUCCESS: says("finish_reason stop", "[DONE]"),
         RunState.ERROR: says("error", "[DONE]"),
         RunState.TIMEOUT: says("finish_reason length", "[DONE]"),
@@ -97,7 +97,7 @@ CHAT = Wire(
         Piece.CUSTOM: nothing("a completion has no field for it"),
         Piece.STEP: nothing("a completion has no steps"),
         Piece.SUBGRAPH: _NO_SUBGRAPHS,
-        Piece.QUESTION: _AT_THE_END,
+        Piece.QUESTION: says("delta.content"),
         Piece.RETRACTED: nothing("chunks cannot be withdrawn"),
         Piece.FAILURE: _AT_THE_END,
         Piece.END: says("finish_reason stop", "[DONE]"),

@@ -141,3 +141,13 @@ async def test_a_result_of_a_clients_tool_answers_over_the_ai_sdk(service: Servi
         assert answer.status_code == status, answer.text
     messages = (await service.get(f"/threads/{thread}")).json()["values"]["messages"]
     assert [one["content"] for one in messages if one["type"] == "tool"] == ['{"sun":true}']
+
+
+async def test_a_completion_says_what_a_person_is_asked(service: Service) -> None:
+    body = {"model": "asker", "messages": [{"role": "user", "content": json.dumps({"question": "Which?"})}]}
+    whole = (await service.client.post("/v1/chat/completions", json=body)).json()["choices"][0]
+    assert (whole["message"]["content"], whole["finish_reason"]) == ("Which?", "stop")
+    stream = await service.client.post("/v1/chat/completions", json={**body, "stream": True})
+    chunks = [json.loads(line[6:]) for line in stream.text.split("\n") if line.startswith("data: {")]
+    assert "".join(one["choices"][0]["delta"].get("content") or "" for one in chunks) == "Which?"
+    assert chunks[-1]["choices"][0]["finish_reason"] == "stop"

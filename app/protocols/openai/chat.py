@@ -1,7 +1,8 @@
 """Project a run onto a chat completion: https://platform.openai.com/docs/api-reference/chat/streaming
 
-Calls of the client's tools are in it. Tools that the agent runs itself stay out, as a client would take their calls for
-requests to run them. Several messages of one run are one completion, with a blank line between them.
+Calls of the client's tools are in it, and questions to people as text. Tools that the agent runs itself stay out, as a
+client would take their calls for requests to run them. Several messages of one run are one completion, with a blank
+line between them.
 """
 
 from collections.abc import Collection, Iterator
@@ -16,6 +17,7 @@ from app.protocols.parts import (
     MessagesRetracted,
     Part,
     PartAssembler,
+    QuestionsAsked,
     ReasoningDelta,
     RunBegins,
     RunEnds,
@@ -27,6 +29,7 @@ from app.protocols.parts import (
     ToolCallStart,
 )
 from app.protocols.projection import FrameNumbers, ProjectedFrame
+from app.protocols.questions import client_call_id, words_of
 from app.protocols.states import RunState
 
 FINISH_REASONS = {
@@ -52,6 +55,17 @@ def usage_of(usage: Usage) -> dict[str, Any]:
         "completion_tokens": usage.output_tokens,
         "total_tokens": usage.total_tokens,
     }
+
+
+def finish_reason(state: RunState, *, calls: bool) -> str:
+    """Return why a completion ended. One that asks a person is a text, unless it calls tools of the client."""
+    return "stop" if state is RunState.ASKING and not calls else FINISH_REASONS.get(state, "stop")
+
+
+def asked_text(asked: QuestionsAsked) -> str:
+    """Return the questions to people in words; another API, or the console, takes the answers."""
+    values = [question.get("value") for question in asked.questions]
+    return "\n\n".join(words_of(value) or _encode(value).decode() for value in values if client_call_id(value) is None)
 
 
 class ChatProjection:
@@ -113,6 +127,9 @@ class ChatProjection:
                     yield self._chunk(b'{"role":"assistant","content":""}')
             case MessagesRetracted():
                 self._numbers.retracted()
+            case QuestionsAsked():
+                if words := asked_text(part):
+                    yield self._chunk(b'{"content":' + _encode("\n\n" + words if self._has_text else words) + b"}")
             case RunFailed():
                 self._failure = part
             case RunEnds():
@@ -123,7 +140,7 @@ class ChatProjection:
             error = error_body(500, self._failure.message, code=self._failure.error)
             yield b"data: " + _encode(error) + b"\n\n"
         else:
-            yield self._chunk(b"{}", _encode(FINISH_REASONS.get(part.state, "stop")))
+            yield self._chunk(b"{}", _encode(finish_reason(part.state, calls=bool(self._calls))))
             if self._include_usage:
                 usage = b'],"usage":' + _encode(usage_of(part.usage)) + b"}"
                 yield b"data: " + self._head + usage + b"\n\n"
@@ -172,6 +189,9 @@ class ChatCollector:
                     }
                     self._texts = [one for one in self._texts if one[0] not in part.message_ids]
                     self._reasoning = [one for one in self._reasoning if one[0] not in part.message_ids]
+                case QuestionsAsked():
+                    if words := asked_text(part):
+                        self._texts.append(("", [words]))
                 case RunFailed():
                     self.failure = part
                 case RunEnds():
@@ -193,7 +213,7 @@ class ChatCollector:
         if self._calls:
             message["content"] = content or None
             message["tool_calls"] = [tool_call(one.call_id, one.name, one.args) for one in self._calls.values()]
-        finish = FINISH_REASONS.get(self.ended.state, "stop")
+        finish = finish_reason(self.ended.state, calls=bool(self._calls))
         return 200, {
             "id": self._id,
             "object": "chat.completion",
