@@ -13,10 +13,12 @@ stores what it reports; the worker itself stores nothing.
 - ``saver``: the checkpointer of a run
 - ``checkpoints``: a thread's checkpoints in memory
 - ``threads``: older checkpoints, and other threads
+- ``stored_values``: a thread's values as the engine stores them
 - ``documents``: a thread's checkpoint as values of the engine's state
 - ``projection``: values as JSON
 - ``stream``: stream output as reports
 - ``tools``: tools of the agents file, for graphs
 - ``store``: the engine's store as LangGraph's ``BaseStore``
+- ``tool_classes``: tools of the graph's own code that declare a class
 - ``stalls``: find the code that blocks the event loop
 """

@@ -12,17 +12,18 @@ from langgraph.checkpoint.serde.types import INTERRUPT
 from langgraph.checkpoint.serde.types import _DeltaSnapshot as Snapshot
 
 from agent_service_graphs.documents import (
+    CALL,
     HEAD,
     NAMESPACE,
     WRITES,
     CannotStore,
-    Change,
     ChannelStore,
     Codec,
     checkpoint_of,
     head_of,
 )
 from agent_service_graphs.projection import json_of, value_of
+from agent_service_graphs.stored_values import Change, StoredValues
 
 COUNTERS = "counters_since_delta_snapshot"
 """The metadata that counts the updates of channels which this checkpoint does not hold (LangGraph's DeltaChannel)."""
@@ -99,6 +100,7 @@ class Document:
     ) -> None:
         """``public``: as in ``ChannelStore``. ``result``: the channel that is all that clients see."""
         self.lock = threading.RLock()
+        self.values = values if isinstance(values, StoredValues) else StoredValues(values)
         self.codec = Codec(serde)
         self.channels = ChannelStore(self.codec, public)
         self._result = result
@@ -116,7 +118,7 @@ class Document:
         self._changes: dict[str, Change] = {}
         self._stale: set[str] = set()
         if HEAD in values:
-            self._load_root(values)
+            self._load_root(self.values)
         for name, stored in values.items():
             if name.startswith(NAMESPACE):
                 one = value_of(stored)
@@ -129,7 +131,7 @@ class Document:
                 found.writes[task, index] = (path, channel, self.codec.load(value))
         self._sent_writes = self._write_keys()
 
-    def _load_root(self, values: Mapping[str, Any]) -> None:
+    def _load_root(self, values: StoredValues) -> None:
         head = value_of(values[HEAD])
         channels = self.channels.load(values, head["kinds"])
         self._snapshots.update(head.get("snapshots", ()))
@@ -171,6 +173,7 @@ class Document:
             self._changes.update({name: None for name in self._shown if name not in shown})
             self._changes.update({name: ["v", json_of(value)] for name, value in shown.items()})
             self._shown = list(shown)
+        self.forget_call_results()
         for namespace in [one for one in self.subgraphs if ":" in one]:  # of tasks of the superstep that has ended
             del self.subgraphs[namespace]
             self._stale.discard(namespace)
@@ -212,8 +215,31 @@ class Document:
             if isinstance(value, list):
                 self.touched.update(map(id, value))
 
+    @staticmethod
+    def name_of_call(key: str) -> str:
+        """Return the name under which the result of the call ``key`` is stored."""
+        return CALL + key
+
+    def call_result(self, key: str) -> tuple[bool, Any]:
+        """Return whether the result of a call is known in this superstep, and the result."""
+        stored = self.values.get(CALL + key)
+        return (False, None) if stored is None else (True, self.codec.load(value_of(stored)))
+
+    def add_call_result(self, key: str, result: Any, what: str) -> None:
+        """Store the result of a call until the superstep has ended. Raises ``CannotStore``."""
+        stored = json_of(self.codec.dump(result, what))
+        with self.lock:
+            self._changes[CALL + key] = ["v", stored]
+            self.dirty = True
+
+    def forget_call_results(self) -> None:
+        """Remove the results of calls: their superstep has ended, or another run goes back to its beginning."""
+        for name in [one for one in self.values if one.startswith(CALL)]:
+            del self.values[name]
+            self._changes[name] = None
+
     def take_changes(self) -> dict[str, Change]:
-        """Return all changes since the last call."""
+        """Return all changes since the last call, and make them to ``values``."""
         changes, self._changes = self._changes, {}
         self.dirty = False
         for namespace in self._stale - {""}:
@@ -226,6 +252,7 @@ class Document:
         if self.root is not None:
             changes[HEAD] = ["v", json_of(self._head(self.root))]
         self._write_changes(changes)
+        self.values.apply(changes)
         return changes
 
     def _head(self, root: Record) -> dict[str, Any]:
@@ -238,11 +265,12 @@ class Document:
             about["shown"] = self._shown
         return {**head_of(root.checkpoint, root.metadata, self.codec, self.run_id), **about}
 
-    def _records(self) -> list[Record]:
+    def records(self) -> list[Record]:
+        """Return the newest checkpoint of each namespace."""
         return [*([] if self.root is None else [self.root]), *self.subgraphs.values()]
 
     def _write_keys(self) -> list[tuple[str, str, int, int]]:
-        return [(r.namespace, *key, id(value)) for r in self._records() for key, (_, _, value) in r.writes.items()]
+        return [(r.namespace, *key, id(value)) for r in self.records() for key, (_, _, value) in r.writes.items()]
 
     def _write_changes(self, changes: dict[str, Change]) -> None:
         keys = self._write_keys()
@@ -253,7 +281,7 @@ class Document:
             keep += 1
         if keep == len(keys) == len(self._sent_writes):
             return
-        every = [(r.namespace, *key, one) for r in self._records() for key, one in r.writes.items()]
+        every = [(r.namespace, *key, one) for r in self.records() for key, one in r.writes.items()]
         fresh = [
             json_of([namespace, task, path, index, channel, self.codec.dump(value, channel)])
             for namespace, task, index, (path, channel, value) in every[keep:]

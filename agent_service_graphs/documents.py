@@ -2,26 +2,30 @@
 
 Public channels are stored under their names, as JSON, which is what clients read; lists element by element, so that a
 growing list costs what is new. What JSON cannot hold exactly is stored a second time in its exact form, in hidden
-values. A change is ``["v", JSON]`` (the value), ``["s", keep, [JSON, …]]`` (keep the first elements of the list, then
-these) or None (remove it).
+values.
 """
 
 from __future__ import annotations
 
 import base64
+import operator
 from collections.abc import Collection, Mapping
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 from langgraph.checkpoint.base import Checkpoint
 from langgraph.checkpoint.serde.base import SerializerProtocol
 from langgraph.types import Interrupt
 
-from agent_service_graphs.projection import is_exact_message, is_plain, json_of, restored_message, value_of
+from agent_service_graphs.projection import is_exact_message, is_plain, json_of, value_of
+from agent_service_graphs.stored_values import JSON, MESSAGES, TYPED, Change, StoredValues
 
 HEAD = "__graph"
 """The hidden value that holds the rest of the checkpoint: versions, metadata, how each channel is stored."""
 WRITES = "__graph:writes"
 """The hidden list of writes of tasks that have finished since the checkpoint."""
+CALL = "__graph:call:"
+"""Prefix of hidden values: what a call of a tool has returned in the superstep that has not ended."""
 CHANNEL = "__graph:channel:"
 EXACT = "__graph:exact:"
 NAMESPACE = "__graph:ns:"
@@ -29,11 +33,6 @@ NAMESPACE = "__graph:ns:"
 
 IDS = frozenset({"thread_id", "run_id", "assistant_id", "graph_id", "checkpoint_ns", "checkpoint_id"})
 """Metadata of a checkpoint that its run has as ids, not stored with each."""
-
-JSON, MESSAGES, TYPED = "j", "m", "x"
-"""How a channel is stored: plain JSON, a list of messages, or (also) in its exact form."""
-
-Change = list[Any] | None
 
 
 class CannotStore(Exception):
@@ -90,16 +89,17 @@ class ChannelStore:
         public = ":" not in channel if self._public is None else channel in self._public
         return channel if public and not channel.startswith("__") else CHANNEL + channel
 
-    def load(self, values: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:
-        """Return the channel values stored in ``values`` (JSON, or a list of JSON), each as ``kinds`` says."""
+    def load(self, values: StoredValues, kinds: Mapping[str, str]) -> dict[str, Any]:
+        """Return the channel values stored in ``values``, each as ``kinds`` says."""
         found: dict[str, Any] = {}
         for channel, kind in kinds.items():
             self._keys[channel] = key = channel if channel in values else CHANNEL + channel
             stored = values[EXACT + channel if kind == TYPED else key]
-            decode = {JSON: value_of, MESSAGES: _message, TYPED: self._exact}[kind]
-            found[channel] = [decode(one) for one in stored] if isinstance(stored, list) else decode(stored)
             if isinstance(stored, list):
+                found[channel] = [*map(self._exact, stored)] if kind == TYPED else values.elements(key, kind)
                 self._lists[channel] = list(found[channel])
+            else:
+                found[channel] = self._exact(stored) if kind == TYPED else value_of(stored)
         self.kinds = dict(kinds)
         return found
 
@@ -107,7 +107,7 @@ class ChannelStore:
         return self._codec.load(value_of(stored))
 
     def changes(
-        self, values: Mapping[str, Any], changed: Collection[str], touched: Collection[int]
+        self, values: Mapping[str, Any], changed: Collection[str], touched: AbstractSet[int]
     ) -> dict[str, Change]:
         """Return the changes that store ``values``, of which ``changed`` are new since the last call.
 
@@ -126,7 +126,7 @@ class ChannelStore:
         self._lists.pop(channel, None)
         return {self._keys.pop(channel, self.key(channel)): None, **({EXACT + channel: None} if kind == TYPED else {})}
 
-    def _stored(self, channel: str, value: Any, touched: Collection[int]) -> dict[str, Change]:
+    def _stored(self, channel: str, value: Any, touched: AbstractSet[int]) -> dict[str, Change]:
         before = self.kinds.get(channel)
         if type(value) is list:
             kind, found = self._list(channel, value, touched)
@@ -145,7 +145,7 @@ class ChannelStore:
         self._keys[channel] = key
         return found
 
-    def _list(self, channel: str, value: list[Any], touched: Collection[int]) -> tuple[str, dict[str, Change]]:
+    def _list(self, channel: str, value: list[Any], touched: AbstractSet[int]) -> tuple[str, dict[str, Change]]:
         known, before = self._lists.get(channel, []), self.kinds.get(channel)
         keep = _unchanged(known, value, touched)
         fresh = value[keep:]
@@ -162,8 +162,11 @@ class ChannelStore:
         return kind, found
 
 
-def _unchanged(known: list[Any], value: list[Any], touched: Collection[int]) -> int:
+def _unchanged(known: list[Any], value: list[Any], touched: AbstractSet[int]) -> int:
     """Return how many leading elements of ``value`` are those of ``known``, and not touched since."""
+    shared = min(len(known), len(value))
+    if all(map(operator.is_, known, value)) and touched.isdisjoint(map(id, known[:shared])):
+        return shared
     count = 0
     for old, new in zip(known, value, strict=False):
         if old is not new or id(new) in touched:
@@ -179,10 +182,6 @@ def _kind_of(elements: list[Any], before: str | None) -> str:
     if before in {None, MESSAGES} and all(map(is_exact_message, elements)):
         return MESSAGES
     return TYPED
-
-
-def _message(stored: bytes) -> Any:
-    return restored_message(value_of(stored))
 
 
 def head_of(checkpoint: Checkpoint, metadata: Mapping[str, Any], codec: Codec, run_id: str) -> dict[str, Any]:

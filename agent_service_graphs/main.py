@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import gc
 import json
 import os
@@ -19,6 +20,8 @@ from agent_service_graphs.loading import BrokenGraph, GraphSource, keep_whole_va
 from agent_service_graphs.runs import GraphRun, failure, server_runtime
 from agent_service_graphs.stalls import POLL_SECONDS, StallWatch
 from agent_service_graphs.state import write_state
+from agent_service_graphs.stored_values import StoredValues
+from agent_service_graphs.tool_classes import route_tool_calls
 from agent_service_graphs.wire import Connection
 
 MAX_STACK = 12
@@ -34,6 +37,8 @@ class Worker:
         self._runs: dict[int, tuple[GraphRun, asyncio.Task[None]]] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
         self._imports: dict[str, ImportedThread] = {}
+        self._kept: dict[int, StoredValues] = {}
+        """What runs have left for the next run of their thread, which the engine names; it decides how much that is."""
 
     async def serve(self) -> None:
         """Serve requests of the engine until its connection ends."""
@@ -52,7 +57,7 @@ class Worker:
         elif op == "run":
             self._run(message)
         elif op == "ping":
-            self._connection.send(op="answer", id=message["id"])
+            self._connection.send(op="answer", id=message["id"], result={"kept": len(self._kept)})
         elif op == "answer":
             self._connection.answered(message["id"], message["value"], message["error"])
         elif op == "draw":
@@ -61,6 +66,8 @@ class Worker:
             self._spawn(self._answer(message, self._write(message)))
         elif op == "import":
             self._spawn(self._answer(message, self._import(message)))
+        elif op == "forget":
+            self._kept.pop(message["run"], None)
         elif (found := self._runs.get(message["run"])) is not None:
             run, task = found
             if op == "ack":
@@ -73,8 +80,11 @@ class Worker:
     def _run(self, message: dict[str, Any]) -> None:
         number = message["run"]
         try:
-            run = GraphRun(self._connection, self._source(message), message)
-        except BrokenGraph as error:
+            values = self._kept.pop(message["base"]) if message["base"] else StoredValues()
+            values.apply(message["values"])
+            keep = functools.partial(self._kept.__setitem__, number)
+            run = GraphRun(self._connection, self._source(message), message, values, keep)
+        except (BrokenGraph, LookupError) as error:
             self._connection.send(op="end", run=number, **failure(error))
             return
         task = self._spawn(run.run())
@@ -165,6 +175,7 @@ async def _serve(descriptor: int, status: int) -> None:
         gc.freeze()  # else every collection visits all objects of the imported libraries, which takes 10 ms
 
     keep_whole_values()
+    route_tool_calls()
     worker = Worker(connection, on_loaded)
     connection.send(op="ready", python=sys.version.split()[0])
     await worker.serve()

@@ -21,7 +21,7 @@ _CLASSES = (
     *(core.HumanMessageChunk, core.AIMessageChunk, core.SystemMessageChunk, core.ToolMessageChunk),
 )
 MESSAGES: dict[str, type[BaseMessage]] = {kind.model_fields["type"].default: kind for kind in _CLASSES}
-_EXACT = set(_CLASSES)
+EXACT_CLASSES = frozenset(_CLASSES)
 
 
 def is_plain(value: Any, depth: int = MAX_DEPTH) -> bool:
@@ -42,7 +42,7 @@ def is_plain(value: Any, depth: int = MAX_DEPTH) -> bool:
 
 def is_exact_message(value: Any) -> bool:
     """Whether ``value`` is a message that its JSON restores exactly."""
-    return type(value) in _EXACT and not value.__pydantic_extra__ and is_plain(value.__dict__)
+    return type(value) in EXACT_CLASSES and not value.__pydantic_extra__ and is_plain(value.__dict__)
 
 
 def restored_message(fields: dict[str, Any]) -> BaseMessage:

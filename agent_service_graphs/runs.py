@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
 
@@ -20,8 +20,10 @@ from agent_service_graphs.loading import Graph, GraphSource
 from agent_service_graphs.projection import json_of, value_of
 from agent_service_graphs.saver import RunSaver
 from agent_service_graphs.store import EmptyStore, EngineStore
+from agent_service_graphs.stored_values import StoredValues
 from agent_service_graphs.stream import message_reports, usage_of
 from agent_service_graphs.threads import ThreadStore
+from agent_service_graphs.tool_classes import ClassedCalls, current_calls
 from agent_service_graphs.tools import ToolCaller, offering
 from agent_service_graphs.wire import Connection
 
@@ -77,13 +79,27 @@ def goto_of(target: Any) -> Any:
 
 
 class GraphRun:
-    """A run that the engine has asked for with the message ``asked``."""
+    """A run that the engine has asked for with the message ``asked``, on a thread with ``values``.
 
-    def __init__(self, connection: Connection, source: GraphSource, asked: dict[str, Any]) -> None:
+    ``keep`` is called with the values that the run leaves, if it ends well.
+    """
+
+    def __init__(
+        self,
+        connection: Connection,
+        source: GraphSource,
+        asked: dict[str, Any],
+        values: StoredValues,
+        keep: Callable[[StoredValues], None],
+    ) -> None:
         self._connection = connection
         self._source = source
         self._asked = asked
+        self._values = values
+        self._keep = keep
+        self._ended = False
         self._number = asked["run"]
+        self._caller = ToolCaller(connection, self._number)
         self._waits = asked["durability"] == "sync"
         self.control = RunControl()
         self._waiting: dict[int, asyncio.Future[None]] = {}
@@ -103,9 +119,11 @@ class GraphRun:
         """Run to the end, and report it."""
         self._task = asyncio.current_task()
         try:
-            with offering(self._asked["tools"], ToolCaller(self._connection, self._number)):
+            with offering(self._asked["tools"], self._caller):
                 ending = await self._run()
             self._report_changes(waits=False)
+            ending["kept"] = self._values.memory()
+            self._keep(self._values)
         except GraphDrained:
             self._on_change(waits=False)
             ending = {"status": "drained"}
@@ -117,6 +135,7 @@ class GraphRun:
             ending = failure(error)
             if not isinstance(error, CannotStore):
                 self._on_change(waits=False)
+        self._ended = True  # what comes later is not stored, and must not be in the values that are kept
         self._report("end", **ending)
 
     async def _run(self) -> dict[str, Any]:
@@ -133,16 +152,20 @@ class GraphRun:
             self._graph = graph
             public = public_channels(graph)
             serde = serializer(graph)
-            self._document = document = Document(asked["values"], asked["run_id"], serde, public, result_channel(graph))
+            self._document = document = Document(self._values, asked["run_id"], serde, public, result_channel(graph))
             answers = Answers(asked["answers"], document.used)
             threads = ThreadStore(self._connection, self._number, asked["thread_id"], serde)
             saver = RunSaver(document, answers, self._on_step, self._on_change, threads=threads)
+            self._caller.document = document
+            current_calls.set(ClassedCalls(self._caller, document, self._on_change))
             given = self._input(document, answers)
             config["configurable"] |= {CHECKPOINTER: saver, RUNTIME: Runtime(store=graph.store or store)}
             if asked["fork"] and document.root is not None and not document.is_of_run:
                 config["configurable"]["checkpoint_id"] = document.root.checkpoint["id"]
                 document.superseded = True
+                document.forget_call_results()
             await self._drive(graph, given, config, context)
+            await self._caller.settle()
         if self._interrupts:
             return {"status": "interrupted", "interrupts": [_asked(one) for one in self._interrupts.values()]}
         return {"status": "paused" if self._paused else "done"}
@@ -220,6 +243,8 @@ class GraphRun:
 
     def _on_step(self, record: Record) -> asyncio.Future[None] | None:
         """Report the end of a superstep."""
+        if self._ended:
+            return None
         assert self._graph is not None
         assert self._document is not None
         updates, self._updates = self._updates, []
@@ -246,7 +271,7 @@ class GraphRun:
     def _report_changes(self, *, waits: bool) -> asyncio.Future[None] | None:
         """Report what changed inside of a superstep, if anything."""
         document = self._document
-        if document is None:
+        if document is None or self._ended:
             return None
         with document.lock:
             if not document.dirty:

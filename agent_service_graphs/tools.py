@@ -5,58 +5,123 @@ A graph names them with ``agent_tools``; the rest is for the worker.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
 
+from langchain_core.messages import AIMessage
+from langchain_core.runnables.config import ensure_config
 from langchain_core.tools import BaseTool, ToolException
+from langgraph.errors import GraphInterrupt
 from langgraph.runtime import get_runtime
-from langgraph.types import interrupt
+from langgraph.types import Interrupt
 
+from agent_service_graphs.checkpoints import Document
 from agent_service_graphs.projection import json_of, value_of
 from agent_service_graphs.wire import Connection
 
+LOOKED_THROUGH = 50
+"""Latest elements of a list of messages in which the message of a call is looked for."""
+
 
 class ToolCaller:
-    """Makes the calls of the run ``run`` at the engine."""
+    """Makes the calls of the run ``run`` at the engine. ``document``: the run's checkpoints, once they are loaded."""
 
     def __init__(self, connection: Connection, run: int) -> None:
         self.connection = connection
+        self.document: Document | None = None
         self._run = run
         self._made: Counter[tuple[Any, ...]] = Counter()
+        self._open = 0
+        self._settled = asyncio.Event()
+        self._settled.set()
+
+    def enter(self) -> None:
+        """Take note that a call has begun."""
+        self._open += 1
+        self._settled.clear()
+
+    def leave(self) -> None:
+        """Take note that a call has ended."""
+        self._open -= 1
+        if not self._open:
+            self._settled.set()
+
+    async def settle(self) -> None:
+        """Wait for calls that are being made.
+
+        A node that asks a person while other calls of it run is left by LangGraph without them; their results count.
+        """
+        await self._settled.wait()
 
     async def call(self, name: str, args: dict[str, Any], call_id: str) -> tuple[Any, Any]:
         """Return content and artifact of a call's result. Raises ``ToolException`` for an error of the tool.
 
         What a person must answer first is an interrupt of the node.
         """
-        given = json_of(args)
-        asked = {"op": "tool", "run": self._run, "name": name, "args": given, **self._identify(name, given, call_id)}
-        answers: dict[str, bytes] = {}
-        while True:
-            found = await self.connection.request(**asked, answers=answers)
-            if "questions" not in found:
-                break
-            for question in found["questions"]:
-                answers[question["id"]] = json_of(interrupt(value_of(question["value"])))
+        found = await self.request(**self.identify(name, json_of(args), call_id))
         if found["status"] == "error":
             raise ToolException(found["content"])
         return found["content"], found["artifact"]
 
-    def _identify(self, name: str, given: bytes, call_id: str) -> dict[str, Any]:
-        """Return what identifies a call in every attempt: its task and, there, its arguments."""
+    async def request(self, **call: Any) -> dict[str, Any]:
+        """Return the engine's answer to a call. Raises ``GraphInterrupt`` with its questions.
+
+        They have the ids that the engine gives them, by which it finds the answers when the node runs again: whichever
+        of its calls comes first then.
+        """
+        self.enter()
+        try:
+            found: dict[str, Any] = await self.connection.request(op="tool", run=self._run, **call)
+        finally:
+            self.connection.loop.call_soon(self.leave)  # after a caller that runs the tool has begun to
+        if "questions" in found:
+            raise GraphInterrupt([Interrupt(value=value_of(one["value"]), id=one["id"]) for one in found["questions"]])
+        return found
+
+    def report(self, **executed: Any) -> None:
+        """Report that a call has been run here."""
+        self.connection.send(op="executed", run=self._run, **executed)
+
+    def identify(self, name: str, given: bytes, call_id: str) -> dict[str, Any]:
+        """Return the call ``name`` with the arguments ``given``, and what identifies it in every attempt.
+
+        That is the message of the model that asks for it; else its place in the graph, and its arguments.
+        """
         task = get_runtime().execution_info
         if task is None:
             raise RuntimeError(f"The tool {name!r} can be called in a node of a graph only.")
-        made = (task.task_id, task.node_attempt, name, given, call_id)
-        number = self._made[made]
-        self._made[made] += 1
-        key = f"{task.checkpoint_ns} {task.task_id} {number}"
-        digest = hashlib.blake2b(f"{key} {name} ".encode() + given, digest_size=16).hexdigest()
-        return {"key": key, "call_id": call_id or f"call_{digest}", "attempt": task.node_attempt}
+        key = self._message_of(call_id) if call_id else ""
+        if not key:
+            key = self._place()
+            digest = hashlib.blake2b(f"{name} {call_id} ".encode() + given, digest_size=16).hexdigest()
+            number = self._made[key, task.node_attempt, digest]
+            self._made[key, task.node_attempt, digest] += 1
+            call_id = f"{call_id or 'call'}_{digest}_{number}"
+        return {"name": name, "args": given, "key": key, "call_id": call_id, "attempt": task.node_attempt}
+
+    def _place(self) -> str:
+        """Return where in the graph a call is made: the same when its superstep runs again."""
+        about = ensure_config().get("metadata") or {}
+        root = None if self.document is None else self.document.root
+        step = "" if root is None else root.metadata.get("step", "")
+        namespace = re.sub(r":[^|]*", "", str(about.get("langgraph_checkpoint_ns", "")))
+        path = [one for one in about.get("langgraph_path") or () if isinstance(one, (str, int))]
+        return f"{step}/{namespace}/{about.get('langgraph_step', '')}/{path}"
+
+    def _message_of(self, call_id: str) -> str:
+        """Return the id of the newest message that asks for the call; empty if it is in no list of messages."""
+        for record in () if self.document is None else self.document.records():
+            for value in record.checkpoint["channel_values"].values():
+                for message in reversed(value[-LOOKED_THROUGH:]) if isinstance(value, list) else ():
+                    if isinstance(message, AIMessage) and any(one["id"] == call_id for one in message.tool_calls):
+                        return str(message.id or "")
+        return ""
 
 
 class _Tools:
@@ -129,8 +194,14 @@ def _called(tool_call_id: str | None) -> Iterator[None]:
         _call_id.reset(token)
 
 
-def _caller(name: str) -> ToolCaller:
+def current_caller() -> ToolCaller | None:
+    """Return who makes the calls of the run whose code is running; None outside of runs."""
     current = _current.get()
-    if current is None or current.caller is None:
+    return None if current is None else current.caller
+
+
+def _caller(name: str) -> ToolCaller:
+    caller = current_caller()
+    if caller is None:
         raise RuntimeError(f"The tool {name!r} can be called in a run only.")
-    return current.caller
+    return caller

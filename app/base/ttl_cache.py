@@ -24,7 +24,8 @@ class TTLCache(Generic[Key, Value]):
     """Cache of at most ``max_size`` entries, each for ``ttl`` seconds of ``clock``. Not thread-safe.
 
     With ``size_of`` the limit is the sum of the entries' sizes, in bytes for example. A full cache evicts the entry
-    that was put first; with ``lru`` the least recently used one.
+    that was put first; with ``lru`` the least recently used one. ``on_evict`` is called with each entry that was not
+    popped or cleared, but removed for its age, for room, or because its key has a new value.
     """
 
     def __init__(
@@ -34,12 +35,14 @@ class TTLCache(Generic[Key, Value]):
         *,
         lru: bool = False,
         size_of: Callable[[Key, Value], int] | None = None,
+        on_evict: Callable[[Key, Value], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._max_size = max_size
         self._ttl = ttl
         self._lru = lru
         self._size_of = size_of
+        self._on_evict = on_evict
         self._clock = clock
         self._entries: OrderedDict[Key, _Entry[Value]] = OrderedDict()
         self.size = 0
@@ -77,14 +80,16 @@ class TTLCache(Generic[Key, Value]):
 
     def put(self, key: Key, value: Value, *, until: float | None = None) -> None:
         """Store a value until the time ``until``, by default for ``ttl``; one larger than the cache is not stored."""
-        self.pop(key)
+        self._evict(key)
         size = 1 if self._size_of is None else self._size_of(key, value)
         if size > self._max_size:
+            if self._on_evict is not None:
+                self._on_evict(key, value)
             return
         self._entries[key] = _Entry(self._clock() + self._ttl if until is None else until, value, size)
         self.size += size
         while self.size > self._max_size:
-            self.pop(next(iter(self._entries)))
+            self._evict(next(iter(self._entries)))
 
     def pop(self, key: Key) -> Value | None:
         """Remove ``key`` and return its value, expired or not; None if it is missing."""
@@ -94,11 +99,16 @@ class TTLCache(Generic[Key, Value]):
         self.size -= entry.size
         return entry.value
 
+    def _evict(self, key: Key) -> None:
+        value = self.pop(key)
+        if value is not None and self._on_evict is not None:
+            self._on_evict(key, value)
+
     def remove_if(self, condition: Callable[[Key], bool]) -> int:
         """Remove all keys that meet ``condition``; return how many."""
         keys = [key for key in self._entries if condition(key)]
         for key in keys:
-            self.pop(key)
+            self._evict(key)
         return len(keys)
 
     def remove_expired(self, now: float | None = None) -> int:
@@ -106,7 +116,7 @@ class TTLCache(Generic[Key, Value]):
         now = self._clock() if now is None else now
         keys = [key for key, entry in self._entries.items() if entry.expires_at <= now]
         for key in keys:
-            self.pop(key)
+            self._evict(key)
         return len(keys)
 
     def clear(self) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, BinaryIO
 
 from app.base.errors import StartError, UsageError
-from app.cli.database_access import database_settings
+from app.cli.database_access import database_settings, open_database
 from app.cli.terminal.data_files import new_file
 from app.cli.terminal.output import print_table
 from app.cli.terminal.parser import sub_command
@@ -141,37 +141,24 @@ def _with_database(
     data_subject: Any, action: str, use: Callable[[Any], Awaitable[Mapping[str, int]]]
 ) -> Mapping[str, int]:
     """Call ``use`` with a ``Database`` connected as the owner; record ``action`` in the audit log."""
-    with database_settings() as settings:
-        owner = settings.database.owner_url
-        assert owner is not None
-        return asyncio.run(_use_database(owner.reveal(), data_subject, action, use))
-
-
-async def _use_database(
-    url: str, data_subject: Any, action: str, use: Callable[[Any], Awaitable[Mapping[str, int]]]
-) -> Mapping[str, int]:
-    from app.infra.db.engine import Database
-    from app.infra.db.migrations import pending
     from app.security.access.structs import SERVICE, AuditEvent
-    from app.security.audit.service import AuditService
 
-    if await pending(url):
-        raise StartError("the database lacks migrations: run `agent-service migrate` first")
-    database = Database(url, requests=2, engine=2)
-    try:
-        await database.check()
-        counts = await use(database)
-        if action:
-            audit = AuditService(database)
-            # a deleted tenant keeps no log, so the service's own records it; the person is not named
-            tenant, subject = (
-                (SERVICE, str(data_subject.tenant_id)) if data_subject.whole else (data_subject.tenant_id, "one person")
-            )
-            audit.record(AuditEvent(tenant, action, "operator", subject))
-            await audit.flush()
-        return counts
-    finally:
-        await database.aclose()
+    async def use_database(owner: Any) -> Mapping[str, int]:
+        async with open_database(owner, requests=2, engine=2) as (database, audit):
+            counts = await use(database)
+            if action:
+                # a deleted tenant keeps no log, so the service's own records it; the person is not named
+                tenant, subject = (
+                    (SERVICE, str(data_subject.tenant_id))
+                    if data_subject.whole
+                    else (data_subject.tenant_id, "one person")
+                )
+                audit.record(AuditEvent(tenant, action, "operator", subject))
+            return counts
+
+    with database_settings() as settings:
+        assert settings.database.owner_url is not None
+        return asyncio.run(use_database(settings.database.owner_url))
 
 
 def _print_counts(counts: Mapping[str, int], what: str, out: Any) -> None:

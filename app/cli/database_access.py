@@ -2,14 +2,17 @@
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from app.base.errors import StartError, UsageError
 
 if TYPE_CHECKING:  # imported where it is used, so that --help is quick
+    from app.infra.db.engine import Database
+    from app.infra.secrets.secret import Secret
     from app.infra.settings.environment import Settings
+    from app.security.audit.service import AuditService
 
 
 @contextlib.contextmanager
@@ -50,22 +53,11 @@ def _embedded(folder: Path, stack: contextlib.ExitStack) -> str:
     return database.start()
 
 
-def with_access(use: Callable[[Any], Awaitable[Any]]) -> Any:
-    """Call ``use`` with an ``AccessService`` and return its result. Raises ``StartError`` and ``UsageError``."""
-    from app.infra.settings.environment import load
-    from app.security.access.service import AccessService
-
-    settings = load()
-    if settings.database.url is None:
-        raise UsageError("DATABASE_URL is not set; set it to the database of the server")
-    pepper = settings.auth.key_pepper
-    if pepper is None:
-        raise UsageError("AGENT_KEY_PEPPER is not set; set it to that of the server")
-    return asyncio.run(with_database(settings, lambda db, audit: use(AccessService(db, pepper, records=audit))))
-
-
-async def with_database(settings: "Settings", use: Callable[[Any, Any], Awaitable[Any]]) -> Any:
-    """Call ``use`` with the ``Database`` of ``settings`` and an ``AuditService``; return its result.
+@contextlib.asynccontextmanager
+async def open_database(
+    url: "Secret", *, requests: int = 1, engine: int = 1
+) -> AsyncIterator[tuple["Database", "AuditService"]]:
+    """Open the database at ``url`` with so many connections, and its audit log, which is written at the end.
 
     Raises ``StartError`` if migrations are pending.
     """
@@ -73,16 +65,32 @@ async def with_database(settings: "Settings", use: Callable[[Any, Any], Awaitabl
     from app.infra.db.migrations import pending
     from app.security.audit.service import AuditService
 
-    assert settings.database.url is not None
-    url = settings.database.url.reveal()
-    if await pending(url):
+    if await pending(url.reveal()):
         raise StartError("the database lacks migrations: run `agent-service migrate` first")
-    database = Database(url, requests=1, engine=1)
+    database = Database(url.reveal(), requests=requests, engine=engine)
     try:
         await database.check()
         audit = AuditService(database)
-        result = await use(database, audit)
+        yield database, audit
         await audit.flush()
-        return result
     finally:
         await database.aclose()
+
+
+def with_access(use: Callable[[Any], Awaitable[Any]]) -> Any:
+    """Call ``use`` with an ``AccessService`` and return its result. Raises ``StartError`` and ``UsageError``."""
+    from app.infra.settings.environment import load
+    from app.security.access.service import AccessService
+
+    settings = load()
+    url, pepper = settings.database.url, settings.auth.key_pepper
+    if url is None:
+        raise UsageError("DATABASE_URL is not set; set it to the database of the server")
+    if pepper is None:
+        raise UsageError("AGENT_KEY_PEPPER is not set; set it to that of the server")
+
+    async def use_database() -> Any:
+        async with open_database(url) as (database, audit):
+            return await use(AccessService(database, pepper, records=audit))
+
+    return asyncio.run(use_database())

@@ -174,16 +174,14 @@ async def _call(server: "McpServer", arguments: argparse.Namespace) -> int:
 async def _with_pins(arguments: argparse.Namespace, settings: "Settings") -> int:
     from app.agents.mcp.account_store import DatabaseAccounts
     from app.agents.mcp.pin_store import DatabasePins
-    from app.cli.database_access import with_database
+    from app.cli.database_access import open_database
 
-    auth = settings.auth
-    keys = [one for one in (auth.key_pepper, auth.key_pepper_secondary, settings.database.url) if one is not None]
-
-    async def use(database: Any, audit: Any) -> int:
+    auth, url = settings.auth, settings.database.url
+    assert url is not None
+    keys = [one for one in (auth.key_pepper, auth.key_pepper_secondary, url) if one is not None]
+    async with open_database(url) as (database, audit):
         accounts = DatabaseAccounts(database, lambda: keys)
         return await _compare(arguments, settings, DatabasePins(database, audit), accounts)
-
-    return int(await with_database(settings, use))
 
 
 async def _listed(arguments: argparse.Namespace, server: "McpServer") -> Any:

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from app.base.errors import AgentServiceError, StartError, UsageError
-from app.cli.database_access import database_settings
+from app.cli.database_access import database_settings, open_database
 from app.cli.terminal.data_files import compressed, new_file, source
 from app.cli.terminal.parser import sub_command
 from app.cli.terminal.progress import ProgressLine, clock_time
@@ -145,29 +145,17 @@ async def open_store(
     from app.agents.config.agents_file import read
     from app.agents.config.store_index import indexes_of
     from app.features.store.index.versions import IndexVersions
-    from app.infra.db.engine import Database
-    from app.infra.db.migrations import pending
     from app.security.access.structs import AuditEvent
-    from app.security.audit.service import AuditService
 
-    url = settings.database.url.reveal()
     # standard output may be the exported file, so logs go to standard error
     structlog.configure(
         wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
-    if await pending(url):
-        raise StartError("the database lacks migrations: run `agent-service migrate` first")
-    database = Database(url, requests=2, engine=3)
-    try:
-        await database.check()
+    async with open_database(settings.database.url, requests=2, engine=3) as (database, audit):
         indexes = indexes_of(read(settings.agents.config).store)
         yield database, IndexVersions(database, indexes, lambda *_: None)
-        audit = AuditService(database)
         audit.record(AuditEvent(tenant_id, action, "operator", what))
-        await audit.flush()
-    finally:
-        await database.aclose()
 
 
 def _export(arguments: argparse.Namespace, settings: Any) -> int:

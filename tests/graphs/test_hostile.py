@@ -89,6 +89,23 @@ async def test_a_blocked_worker_is_replaced_once_its_run_is_cancelled(
 
 
 @WITH_ONE_WORKER
+async def test_a_run_that_is_cancelled_while_it_is_sent_stops_in_the_worker(worker: GraphWorker) -> None:
+    """The worker takes nothing more, so that sending waits; it has the whole run when it goes on."""
+    assert worker.pid is not None
+    os.kill(worker.pid, signal.SIGSTOP)
+    try:
+        context = FakeRunContext()
+        context.state.set("text", "x" * 4_000_000)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.5):
+                await context.play(graph(worker), {"do": "nap"})
+    finally:
+        os.kill(worker.pid, signal.SIGCONT)
+    assert worker.open_runs == 0
+    assert (await played(worker, "")).state.get("text") == "done"
+
+
+@WITH_ONE_WORKER
 async def test_a_process_that_a_graph_forked_does_not_hide_the_end_of_the_worker(
     worker: GraphWorker, tmp_path: Path
 ) -> None:

@@ -4,12 +4,13 @@ from typing import Any
 
 import pytest
 
-from app.base.errors import Conflict, Invalid
+from app.base.errors import BadRequest, Conflict, Invalid
 from app.domain.caller import Caller
 from app.features.threads.graph_threads import ThreadOperations
 from app.infra.db.engine import Database
 from app.security.access.structs import MetadataFilter, Principal
 from tests.runs.engine import TENANT
+from tests.statements import sent_by
 
 
 class OwnThreads:
@@ -45,3 +46,44 @@ async def test_a_graph_uses_the_threads_of_its_runs_user_alone(database: Databas
     assert [one["values"]["count"] for one in found] == [b"2", b"1"]
     with pytest.raises(Invalid, match="is not valid"):
         await threads.operate(ada, {"do": "read", "thread": 5})
+
+
+async def test_threads_are_deleted_and_pruned_together_and_locked_in_one_order(database: Database) -> None:
+    """Whatever their number, and whatever rules apply to each: so no two such operations wait for each other."""
+    sent: list[int] = []
+    for count in (2, 20):
+        names = [f"thread {number} of {count}" for number in range(count)]
+        threads = ThreadOperations(
+            database, lambda caller: Principal(caller.tenant_id, rules=OwnThreads((caller.user or {})["identity"]))
+        )
+        ada = Caller(tenant_id=TENANT, user={"identity": "ada"})
+        for name in names:
+            await threads.operate(
+                ada, {"do": "write", "thread": name, "added": True, "changes": {"count": ["v", b"1"]}}
+            )
+        async with sent_by(database) as statements:
+            await threads.operate(ada, {"do": "prune", "threads": names})
+            await threads.operate(ada, {"do": "delete", "threads": names})
+        sent.append(len(statements))
+        assert all("order by thread_id" in one for one in statements if "for update" in one)
+        assert await threads.operate(ada, {"do": "read", "thread": names[0]}) == []
+    assert sent[0] == sent[1]
+
+
+@pytest.mark.parametrize(
+    "op,error",
+    [
+        ({"do": "read", "thread": "a", "limit": 0}, Invalid),
+        ({"do": "read", "thread": "a", "limit": -1}, Invalid),
+        ({"do": "delete", "threads": ["a"], "more": [[]] * 600_000}, BadRequest),
+        ({"do": "write", "thread": "a", "added": True, "changes": {"x": ["v", b"[" * 90 + b"]" * 90]}}, BadRequest),
+        ({"do": "write", "thread": "a", "added": True, "changes": {"x": ["s", 0, [b"[" * 90]]}}, BadRequest),
+        ({"do": "write", "thread": "a", "added": True, "changes": 5}, Invalid),
+    ],
+)
+async def test_what_a_graph_sends_is_bounded_as_every_other_input(
+    database: Database, op: dict[str, Any], error: type[Exception]
+) -> None:
+    threads = ThreadOperations(database, lambda caller: Principal(caller.tenant_id))
+    with pytest.raises(error):
+        await threads.operate(Caller(tenant_id=TENANT), op)

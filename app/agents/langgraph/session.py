@@ -22,6 +22,7 @@ from app.agents.langgraph.wire import (
     StepReport,
     StoreRequest,
     ThreadsRequest,
+    ToolExecuted,
     ToolRequest,
 )
 from app.agents.langgraph.worker import GraphWorker, WorkerEnded, WorkerRun
@@ -82,17 +83,22 @@ class GraphSession:
 
     async def run(self, worker: GraphWorker, attempts: RunAttempts) -> RunOutcome:
         """Run the graph to its end. Raises ``WorkerEnded``, the graph's own error, and what a commit raises."""
-        run = await worker.open(attempts, **self._request())
+        context = self._context
+        values = {name: value for name, value in values_of(context.state).items() if name not in _TAKEN}
+        run = await worker.open(attempts, (context.tenant_id, context.thread_id), values, **self._request())
         self._on_commit = lambda: worker.progressed(run)
-        self._context.on_drain(lambda: run.send("drain"))
+        context.on_drain(lambda: run.send("drain"))
         try:
             while (report := await self._next(run)) is not None:
                 if isinstance(report, EndReport):
+                    if report.kept:
+                        worker.keep(run, report.kept)
                     return await self._end(report)
                 await self._take(run, report)
         finally:
             await self._calls.aclose()
             worker.close(run)
+        self._calls.worker_ended()
         raise WorkerEnded
 
     def retract(self) -> None:
@@ -110,7 +116,6 @@ class GraphSession:
             "thread_id": str(context.thread_id),
             "run_id": str(context.run_id),
             "assistant_id": str(context.assistant_id),
-            "values": values_of(state),
             "input": _json(state, INPUT),
             "update": _json(state, COMMAND),
             "goto": asked.goto,
@@ -155,7 +160,10 @@ class GraphSession:
             case ToolRequest():
                 await self._commit_held()  # the call belongs to the superstep after it
                 self._calls.start(report, partial(run.send, "answer"), run.reports.put_nowait)
+            case ToolExecuted():
+                self._calls.executed(report)
             case StepReport() | ChangeReport():
+                run.values.apply(report.changes)
                 await self._commit_held()
                 self._held = report
                 if report.wait or (isinstance(report, StepReport) and report.next):
@@ -165,14 +173,15 @@ class GraphSession:
 
     async def _commit_held(self) -> None:
         held, self._held = self._held, None
+        if held is None:
+            return
         if isinstance(held, ChangeReport):
             await self._amend(update_of(held.changes))
-        elif held is not None:
+        else:
             async with self._writing:
                 await self._context.commit(self._step(held))
             self._streamed.clear()
-        if held is not None:
-            self._on_commit()
+        self._on_commit()
 
     async def _amend(self, update: dict[str, Any]) -> None:
         async with self._writing:
@@ -227,16 +236,22 @@ class GraphSession:
             if report.status == "drained":
                 self._context.hand_over()
             raise graph_error(report)
+        await self._calls.settle()
         return RunOutcome(
             step=step,
             amendment=update_of(held.changes) if isinstance(held, ChangeReport) else {},
             interrupts=tuple(map(self._question, report.interrupts)),
+            answered=self._calls.answered if report.interrupts else {},
             paused=report.status == "paused",
         )
 
     def _question(self, asked: AskedQuestion) -> Interrupt:
+        """Return a question of the graph: one about a call of a tool is the engine's own."""
+        own = self._calls.questions.get(asked.id)
+        if own is not None:
+            return own
         value = msgspec.json.decode(asked.value)
-        return self._calls.question(asked.id, value) or Interrupt(asked.id, value, _kind(value), expects=asked.schema)
+        return Interrupt(asked.id, value, _kind(value), expects=asked.schema)
 
 
 def _report(found: RunReport | Exception | None) -> RunReport | None:
@@ -258,11 +273,7 @@ def _modes(modes: tuple[str, ...]) -> list[str]:
 
 def _kind(value: Any) -> QuestionKind:
     """Return the kind of a question: one in the human-in-the-loop form asks for approval of calls."""
-    if not isinstance(value, Mapping):
-        return "question"
-    if value.get("type") == "tool_review":
-        return "review"
-    return "approval" if "action_requests" in value else "question"
+    return "approval" if isinstance(value, Mapping) and "action_requests" in value else "question"
 
 
 def graph_error(report: EndReport) -> AgentError:

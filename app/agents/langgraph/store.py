@@ -1,11 +1,29 @@
 """The store and the threads for graphs: answer the operations that a run requests, within its tenant."""
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
+
+import msgspec
 
 from app.agents.port import RunContext
-from app.base.errors import AgentServiceError
+from app.base import json_scan
+from app.base.errors import AgentServiceError, Invalid
 from app.domain.caller import Caller
+
+Value = TypeVar("Value")
+
+
+def read_operation(op: dict[str, Any], kind: type[Value], what: str) -> Value:
+    """Return ``op``, an operation of the kind ``what``, as ``kind``: it comes from a graph's code, unchecked.
+
+    Raises ``Invalid`` or ``BadRequest``.
+    """
+    subject = f"The {what} {op['do']!r}"
+    json_scan.check(msgspec.json.encode(op), subject)
+    try:
+        return msgspec.convert(op, kind)
+    except msgspec.ValidationError as error:
+        raise Invalid(f"{subject} is not valid: {error}.") from error
 
 
 class Operations(Protocol):

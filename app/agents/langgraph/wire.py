@@ -7,8 +7,14 @@ import asyncio
 import contextlib
 import struct
 from typing import Any
+from uuid import UUID
 
 import msgspec
+
+from app.domain.state import State
+
+HEAD = "__graph"
+"""The hidden value that holds the checkpoint of a graph without its channels (``agent_service_graphs.documents``)."""
 
 LENGTH = struct.Struct("<I")
 MAX_FRAME_BYTES = 128 * 1024 * 1024
@@ -16,6 +22,17 @@ MAX_FRAME_BYTES = 128 * 1024 * 1024
 
 Changes = dict[str, list[Any] | None]
 """Changes of a thread's values, as ``agent_service_graphs.documents`` describes them."""
+
+
+class _Head(msgspec.Struct):
+    run: str = ""
+
+
+def graph_run_in(state: State) -> UUID | None:
+    """Return the run that has written the graph's checkpoint in ``state``; None if there is none."""
+    stored = state.channels.get(HEAD)
+    run = "" if stored is None else msgspec.json.decode(stored.json(), type=_Head).run
+    return UUID(run) if run else None
 
 
 class GraphDescription(msgspec.Struct, kw_only=True):
@@ -108,10 +125,14 @@ class AskedQuestion(msgspec.Struct):
 
 
 class EndReport(msgspec.Struct, tag_field="op", tag="end", kw_only=True):
-    """The run has ended: ``done``, ``interrupted``, ``paused``, ``drained`` or ``error``."""
+    """The run has ended: ``done``, ``interrupted``, ``paused``, ``drained`` or ``error``.
+
+    The worker keeps the thread's values as the run has left them, in ``kept`` bytes of memory; 0: it does not.
+    """
 
     run: int
     status: str
+    kept: int = 0
     interrupts: list[AskedQuestion] = []
     error: str = ""
     message: str = ""
@@ -141,11 +162,12 @@ class ThreadsRequest(msgspec.Struct, tag_field="op", tag="threads"):
     what: dict[str, Any]
 
 
-class ToolRequest(msgspec.Struct, tag_field="op", tag="tool"):
-    """A call of the agent's tool ``name``, to be answered under ``id`` with its result or its questions.
+class ToolRequest(msgspec.Struct, tag_field="op", tag="tool", kw_only=True):
+    """A call of the tool ``name``, to be decided about under ``id`` (``app.agents.langgraph.tools.Answer``).
 
     ``key`` and ``call_id`` are the same in every attempt of a call. ``attempt``: of its node, which LangGraph may run
-    again when it fails. ``args`` and the ``answers`` to its questions, by their ids, are JSON.
+    again when it fails. ``args`` is JSON. Tools of the graph itself have a ``tool_class`` or need ``approval``; others
+    are those of the agents file.
     """
 
     run: int
@@ -155,11 +177,33 @@ class ToolRequest(msgspec.Struct, tag_field="op", tag="tool"):
     attempt: int
     name: str
     args: bytes
-    answers: dict[str, bytes]
+    tool_class: str = ""
+    approval: bool = False
+
+
+class ToolExecuted(msgspec.Struct, tag_field="op", tag="executed"):
+    """The worker has run the call ``key``: it is ``done``, has ``failed``, or has ``asked`` a person.
+
+    ``stored``: the hidden value that holds its result.
+    """
+
+    run: int
+    key: str
+    call_id: str
+    how: str
+    stored: str
 
 
 RunReport = (
-    StepReport | ChangeReport | OutputReport | EndReport | MarkReport | StoreRequest | ThreadsRequest | ToolRequest
+    StepReport
+    | ChangeReport
+    | OutputReport
+    | EndReport
+    | MarkReport
+    | StoreRequest
+    | ThreadsRequest
+    | ToolRequest
+    | ToolExecuted
 )
 Report = RunReport | WorkerReady | GraphsLoaded | WorkerAnswer
 

@@ -11,10 +11,12 @@ import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import msgspec
 import structlog
 
+from app.agents.langgraph.kept_values import EVICTION_SECONDS, IDLE_SECONDS, MAX_BYTES, KeptValues, Values
 from app.agents.langgraph.quarantine import AdmittedRun, RunAttempts, WorkerQuarantine
 from app.agents.langgraph.tools import specs_of
 from app.agents.langgraph.wire import (
@@ -30,6 +32,7 @@ from app.agents.langgraph.wire import (
 from app.agents.tool_loop.calls import Toolbox
 from app.base.errors import Unavailable
 from app.base.tasks import Heartbeat, Tasks
+from app.base.ttl_cache import TTLCache
 from app.infra.settings.environment import child_environment
 
 log = structlog.get_logger(__name__)
@@ -65,6 +68,10 @@ UNREAD_SECONDS = 0.5
 MAX_STATUS_BYTES = 64 * 1024
 
 
+ThreadKey = tuple[UUID, UUID]
+"""The tenant and the id of a thread."""
+
+
 class WorkerEnded(Exception):
     """The worker process ended while it ran a graph."""
 
@@ -89,10 +96,15 @@ class WorkerRun:
     The worker stops the run's output where the engine has not acknowledged the last few MiB of it.
     """
 
-    def __init__(self, number: int, connection: WorkerConnection, admitted: AdmittedRun) -> None:
+    def __init__(
+        self, number: int, connection: WorkerConnection, admitted: AdmittedRun, thread: ThreadKey, values: KeptValues
+    ) -> None:
         self.number = number
         self.admitted = admitted
+        self.thread = thread
+        self.values = values
         self.ended = False
+        self.kept = False
         self.reports: asyncio.Queue[RunReport | Exception | None] = asyncio.Queue()
         self._connection = connection
 
@@ -117,6 +129,9 @@ class GraphWorker:
         self._runs: dict[int, WorkerRun] = {}
         self._requests: dict[int, asyncio.Future[WorkerAnswer]] = {}
         self._quarantine = WorkerQuarantine()
+        self._kept: TTLCache[ThreadKey, KeptValues] = TTLCache(
+            MAX_BYTES, IDLE_SECONDS, size_of=lambda _, values: values.size, on_evict=self._forget
+        )
         self._connection: WorkerConnection | None = None
         self._process: asyncio.subprocess.Process | None = None
         self._loaded = asyncio.Event()
@@ -124,6 +139,7 @@ class GraphWorker:
     def start(self) -> None:
         """Start the process, and again whenever it ends."""
         self._tasks.supervise(self._run_processes, name="process", back_off=MAX_RESTART_SECONDS)
+        self._tasks.repeat(self._forget_idle, EVICTION_SECONDS, name="evict")
 
     async def wait(self, seconds: float = START_SECONDS) -> None:
         """Wait until the graphs are loaded or broken; at most ``seconds``."""
@@ -149,19 +165,32 @@ class GraphWorker:
         """Id of the process."""
         return None if self._process is None else self._process.pid
 
-    async def open(self, attempts: RunAttempts, **message: Any) -> WorkerRun:
-        """Start a run in the worker once it has room for it. Raises ``Unavailable`` while there is no worker."""
+    @property
+    def open_runs(self) -> int:
+        """Number of runs whose reports are taken."""
+        return len(self._runs)
+
+    async def open(self, attempts: RunAttempts, thread: ThreadKey, values: Values, **message: Any) -> WorkerRun:
+        """Start a run on ``thread``, which has ``values``, in the worker once it has room for it.
+
+        Raises ``Unavailable`` while there is no worker.
+        """
         await self._ready()
         admitted = await self._quarantine.enter(attempts)
         try:
             connection = await self._ready()
-            run = WorkerRun(next(self._numbers), connection, admitted)
-            self._runs[run.number] = run
-            self._quarantine.begin(admitted)
-            run.send("run", **message)
-            await connection.drain()
         except BaseException:
             self._quarantine.leave(admitted)
+            raise
+        kept = self._kept.pop(thread) or KeptValues()
+        run = WorkerRun(next(self._numbers), connection, admitted, thread, kept)
+        self._runs[run.number] = run
+        self._quarantine.begin(admitted)
+        try:
+            run.send("run", base=kept.run, values=kept.update(values), **message)
+            await connection.drain()
+        except BaseException:
+            self.close(run)  # the worker may run it already
             raise
         return run
 
@@ -169,12 +198,34 @@ class GraphWorker:
         """Record that ``run`` has committed something."""
         self._quarantine.progressed(run.admitted)
 
+    def keep(self, run: WorkerRun, size: int) -> None:
+        """Let the worker keep the values that ``run`` has left, in ``size`` bytes, for the thread's next run."""
+        if self._runs.get(run.number) is run:
+            run.kept = True
+            run.values.run, run.values.size = run.number, size
+            self._kept.put(run.thread, run.values)
+
+    def forget_values(self) -> None:
+        """Let the worker forget the values that it has kept."""
+        self._kept.remove_if(lambda _: True)
+
+    def _forget(self, _: ThreadKey, values: KeptValues) -> None:
+        if self._connection is not None:
+            self._connection.send(op="forget", run=values.run)
+
+    async def _forget_idle(self) -> None:
+        self._kept.remove_expired()
+
     def close(self, run: WorkerRun) -> None:
         """Take no more reports of ``run``, and stop it if it still runs."""
         self._quarantine.leave(run.admitted)
-        if self._runs.pop(run.number, None) is not None and not run.ended:
+        if self._runs.pop(run.number, None) is None:
+            return
+        if not run.ended:
             run.send("cancel")
             self._tasks.start(self._end_if_blocked(), name="cancelled")
+        elif not run.kept:
+            run.send("forget")
 
     async def _end_if_blocked(self) -> None:
         """End the process if code blocks its event loop, so that it does not take the cancellation of a run."""
@@ -289,6 +340,7 @@ class GraphWorker:
         if self._connection is not None:
             self._connection.close()
         self._connection = None
+        self._kept.clear()
         if self.graphs:
             self._loaded.clear()  # what needs a worker waits for the next one
         self._quarantine.worker_ended()
@@ -321,6 +373,8 @@ class GraphWorker:
                 if run is not None:
                     run.ended = isinstance(report, EndReport)
                     run.reports.put_nowait(report)
+                elif isinstance(report, EndReport) and self._connection is not None:
+                    self._connection.send(op="forget", run=report.run)  # it has ended before it was cancelled
 
     async def _watch_status(self, descriptor: int) -> None:
         """Log what the worker's watching thread reports: code that blocks its event loop."""

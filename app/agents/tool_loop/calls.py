@@ -185,6 +185,10 @@ class Toolbox:
         self._begin = begin
         self._approve = approve
 
+    def of_one(self, tool: Tool, approve: ApprovalPolicy) -> "Toolbox":
+        """Return a toolbox of ``tool`` alone, whose calls are recorded as the calls of this one."""
+        return Toolbox([tool], self._count, approve, self._begin)
+
     @property
     def _tools(self) -> Mapping[str, CheckedTool]:
         if self._sources and (versions := [source.version for source in self._sources]) != self._versions:

@@ -4,6 +4,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from app.agents.langgraph.store import read_operation
 from app.base import json_scan
 from app.base.errors import Invalid
 from app.domain.caller import Caller
@@ -59,12 +60,7 @@ class StoreOperations:
 
 
 def _typed(op: dict[str, Any], kind: type[Value]) -> Value:
-    """Return ``op`` as ``kind``. Raises ``Invalid`` or ``BadRequest``: it comes from a graph's code, unchecked."""
-    json_scan.check(msgspec.json.encode(op), f"The store operation {op['do']!r}")
-    try:
-        return msgspec.convert(op, kind)
-    except msgspec.ValidationError as error:
-        raise Invalid(f"The store operation {op['do']!r} is not valid: {error}.") from error
+    return read_operation(op, kind, "store operation")
 
 
 def _shown(item: Item) -> dict[str, Any]:

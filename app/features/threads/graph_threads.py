@@ -4,13 +4,15 @@ A graph names threads by any text; one that is no UUID stands for an id derived 
 """
 
 from collections.abc import Sequence
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 from uuid import UUID, uuid5
 
 import msgspec
 
 from app.agents.langgraph.session import update_of, values_of
+from app.agents.langgraph.store import read_operation
 from app.agents.langgraph.wire import Changes
+from app.base import json_scan
 from app.base.errors import Conflict, Invalid
 from app.base.offload import offload
 from app.domain.caller import Caller
@@ -26,6 +28,7 @@ from app.security.access.structs import ActingUser, Principal
 
 MAX_PAGE = 100
 MAX_THREADS = 1000
+"""Bounds of one operation."""
 
 Value = TypeVar("Value")
 
@@ -35,7 +38,7 @@ class ReadCheckpoints(msgspec.Struct):
 
     thread: str
     before: UUID | None = None
-    limit: int = MAX_PAGE
+    limit: Annotated[int, msgspec.Meta(ge=1)] = MAX_PAGE
 
 
 class WriteCheckpoint(msgspec.Struct):
@@ -45,11 +48,11 @@ class WriteCheckpoint(msgspec.Struct):
     """
 
     thread: str
-    changes: Changes
     at: UUID | None = None
     added: bool = False
     run_id: str = ""
     source: str = ""
+    changes: Changes = {}
 
 
 class CopyThread(msgspec.Struct):
@@ -86,7 +89,7 @@ class ThreadOperations:
             case "read":
                 return await self._read(principal, _typed(op, ReadCheckpoints))
             case "write":
-                return await self._write(principal, _typed(op, WriteCheckpoint))
+                return await self._write(principal, _read_write(op))
             case "copy":
                 return await self._copy(principal, _typed(op, CopyThread))
             case "prune" | "delete" as do:
@@ -162,17 +165,16 @@ class ThreadOperations:
         """Delete threads, or all their checkpoints but the newest. Raises ``Conflict`` if one to delete has a run."""
         if len(which.threads) > MAX_THREADS:
             raise Invalid(f"At most {MAX_THREADS} threads at once.")
+        names = {_thread_id(principal, name): name for name in which.threads}
+        by_filter = await principal.permit_each("threads", "delete", "thread_id", list(names))
         async with self._database.writing(principal.tenant_id) as session:
-            for name in which.threads:
-                thread_id = _thread_id(principal, name)
-                session.owned = await principal.permit("threads", "delete", thread_id=thread_id)
-                idle = await queries.lock_idle(session, principal.tenant_id, [thread_id])
-                if not whole:
-                    await queries.keep_latest(session, principal.tenant_id, idle)
-                elif idle:
-                    await queries.delete(session, principal.tenant_id, idle)
-                elif await queries.get(session, principal.tenant_id, thread_id) is not None:
-                    raise Conflict(f"Thread {name} has a live or queued run: cancel it first.")
+            idle = await queries.lock_idle(session, principal.tenant_id, by_filter)
+            if not whole:
+                await queries.keep_latest(session, principal.tenant_id, idle)
+                return
+            await queries.delete(session, principal.tenant_id, idle)
+            if len(idle) < len(names) and (busy := await queries.existing(session, principal.tenant_id, by_filter)):
+                raise Conflict(f"Thread {names[busy[0]]} has a live or queued run: cancel it first.")
 
     async def _delete_runs(self, principal: Principal, which: SomeRuns) -> None:
         runs = [run_id for run_id in map(_uuid, which.runs) if run_id is not None]
@@ -182,10 +184,20 @@ class ThreadOperations:
 
 
 def _typed(op: dict[str, Any], kind: type[Value]) -> Value:
+    return read_operation(op, kind, "operation on threads")
+
+
+def _read_write(op: dict[str, Any]) -> WriteCheckpoint:
+    """Return the operation ``op``, whose changes are JSON texts of a graph's values."""
+    write = _typed({name: given for name, given in op.items() if name != "changes"}, WriteCheckpoint)
     try:
-        return msgspec.convert(op, kind)
+        write.changes = msgspec.convert(op.get("changes"), Changes)
     except msgspec.ValidationError as error:
-        raise Invalid(f"The operation on threads {op['do']!r} is not valid: {error}.") from error
+        raise Invalid(f"The changes of the operation on threads 'write' are not valid: {error}.") from error
+    for change in write.changes.values():
+        for text in () if change is None else change[1:] if change[0] == "v" else change[2]:
+            json_scan.check(text, "A value of a checkpoint")
+    return write
 
 
 def _uuid(text: str) -> UUID | None:

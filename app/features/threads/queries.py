@@ -1,6 +1,6 @@
 """SQL of threads: rows, states, history, copies, pruning, TTL, sizes."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from uuid import UUID
 
@@ -18,6 +18,7 @@ from app.features.threads.structs import KEEP_LATEST, Thread, ThreadSearch, Ttl
 from app.infra.db.columns import stored_fields
 from app.infra.db.metadata import UUIDType
 from app.infra.db.session import Reader, ScopedStatement, Writer
+from app.security.access.structs import MetadataFilter
 
 CREATE = """
 insert into threads (tenant_id, thread_id, metadata)
@@ -324,7 +325,7 @@ async def amend(
 _IDLE_OF_RUNS = ScopedStatement(
     "select thread_id from threads t where tenant_id = :tenant and live_run is null and queued = 0 and not temporary"
     " and exists (select from checkpoints c where c.tenant_id = t.tenant_id and c.thread_id = t.thread_id"
-    " and c.run_id = any(:runs))<owned> for update",
+    " and c.run_id = any(:runs))<owned> order by thread_id for update",
     "metadata @> cast(:owned as jsonb)",
 )
 _DELETE_OF_RUNS = (
@@ -354,16 +355,40 @@ async def delete_checkpoints_of(session: Writer, tenant_id: UUID, runs: Sequence
 
 encode = msgspec.json.Encoder().encode
 
+_EXISTING_TEXT = (
+    "select thread_id from threads where tenant_id = :tenant and thread_id = any(:threads) and not temporary<owned>"
+)
+_EXISTING = ScopedStatement(_EXISTING_TEXT, "metadata @> cast(:owned as jsonb)")
 _LOCK_IDLE = ScopedStatement(
-    "select thread_id from threads where tenant_id = :tenant and thread_id = any(:threads) and not temporary"
-    " and live_run is null and queued = 0<owned> for update",
+    f"{_EXISTING_TEXT} and live_run is null and queued = 0 order by thread_id for update",
     "metadata @> cast(:owned as jsonb)",
 )
 
+ThreadsByFilter = Mapping[MetadataFilter, Sequence[UUID]]
+"""Ids of threads by the filter that their metadata must match."""
 
-async def lock_idle(session: Writer, tenant_id: UUID, thread_ids: Sequence[UUID]) -> list[UUID]:
-    """Lock those of the threads that have no live or queued run; return their ids."""
-    return [row.thread_id for row in await session.all(_LOCK_IDLE, {"tenant": tenant_id, "threads": list(thread_ids)})]
+
+async def _of_all(
+    session: Reader, statement: ScopedStatement, tenant_id: UUID, by_filter: ThreadsByFilter
+) -> list[UUID]:
+    found: list[UUID] = []
+    for owned, thread_ids in by_filter.items():
+        session.owned = owned
+        rows = await session.all(statement, {"tenant": tenant_id, "threads": list(thread_ids)})
+        found += [row.thread_id for row in rows]
+    return found
+
+
+async def lock_idle(session: Writer, tenant_id: UUID, by_filter: ThreadsByFilter) -> list[UUID]:
+    """Lock those of the threads that have no live or queued run and match their filters; return their ids."""
+    if len(by_filter) > 1:  # all in one order first, as others lock them
+        await _of_all(session, _LOCK_IDLE, tenant_id, {None: [one for ids in by_filter.values() for one in ids]})
+    return await _of_all(session, _LOCK_IDLE, tenant_id, by_filter)
+
+
+async def existing(session: Reader, tenant_id: UUID, by_filter: ThreadsByFilter) -> list[UUID]:
+    """Return those of the threads that exist and match their filters."""
+    return await _of_all(session, _EXISTING, tenant_id, by_filter)
 
 
 _KEEP_LATEST = sa.text(

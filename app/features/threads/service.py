@@ -230,14 +230,9 @@ class ThreadService:
         """Delete threads, or all their checkpoints but the newest; threads with live or queued runs are skipped."""
         if len(which.thread_ids) > MAX_PAGE_SIZE:
             raise Invalid(f"At most {MAX_PAGE_SIZE} threads at once.", (("/thread_ids", "too many"),))
-        by_filter: dict[MetadataFilter, list[UUID]] = {} if principal.rules is not None else {None: which.thread_ids}
-        for thread_id in which.thread_ids if principal.rules is not None else ():
-            by_filter.setdefault(await principal.permit("threads", "delete", thread_id=thread_id), []).append(thread_id)
-        idle: list[UUID] = []
+        by_filter = await principal.permit_each("threads", "delete", "thread_id", which.thread_ids)
         async with self._database.writing(principal.tenant_id) as session:
-            for owned, thread_ids in by_filter.items():
-                session.owned = owned
-                idle += await queries.lock_idle(session, principal.tenant_id, thread_ids)
+            idle = await queries.lock_idle(session, principal.tenant_id, by_filter)
             if which.strategy == "delete":
                 await queries.delete(session, principal.tenant_id, idle)
                 deleted = idle

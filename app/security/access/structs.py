@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 from uuid import UUID, uuid5
 
 import msgspec
@@ -10,6 +10,8 @@ import msgspec
 from app.base.errors import Forbidden
 from app.domain.caller import Caller
 from app.security.limits.structs import TenantLimits
+
+T = TypeVar("T")
 
 DEFAULT_TENANT = UUID("6b0f3a5e-8a54-4f0e-9d64-0d5a53c4b3c1")
 """The tenant of single-tenant mode; the code is the same with one tenant as with many."""
@@ -97,6 +99,19 @@ class Principal(msgspec.Struct, frozen=True):
     async def permit(self, resource: str, action: str, /, **value: Any) -> MetadataFilter:
         """Return the metadata filter for ``action`` on ``resource``. Raises ``Forbidden``, ``Refused``."""
         return None if self.rules is None else await self.rules.authorize(resource, action, value)
+
+    async def permit_each(
+        self, resource: str, action: str, name: str, values: Sequence[T]
+    ) -> dict[MetadataFilter, list[T]]:
+        """Authorize ``action`` for each of ``values`` of the field ``name``; return them by their metadata filters.
+
+        Raises as ``permit`` does.
+        """
+        found: dict[MetadataFilter, list[T]] = {}
+        for value in values:
+            owned = None if self.rules is None else await self.permit(resource, action, **{name: value})
+            found.setdefault(owned, []).append(value)
+        return found
 
     async def stamp(
         self, resource: str, action: str, metadata: dict[str, Any] | None, /, **value: Any

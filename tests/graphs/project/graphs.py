@@ -38,6 +38,17 @@ def say(state: MessagesState) -> dict[str, Any]:
 chat = StateGraph(MessagesState).add_node("say", say).add_edge(START, "say").compile()
 
 
+def recite_messages(state: MessagesState) -> dict[str, Any]:
+    said = "|".join(str(one.content) for one in state["messages"])
+    if state["messages"][-1].content == "spoil":
+        state["messages"][0].content = "spoilt"
+        state["messages"][1].additional_kwargs["spoilt"] = True
+    return {"messages": [AIMessage(said)]}
+
+
+recite = StateGraph(MessagesState).add_node("recite", recite_messages).add_edge(START, "recite").compile()
+
+
 class Draft(TypedDict, total=False):
     text: str
     answers: Annotated[list[Any], operator.add]

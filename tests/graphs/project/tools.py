@@ -1,0 +1,79 @@
+"""Tools that declare a class, called by an agent's ``ToolNode``, by a node, and in a subgraph."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+from graphs import Draft, effect  # type: ignore[import-not-found]
+from langchain_core.messages import AIMessage
+from langchain_core.runnables import RunnableConfig
+from langchain_core.tools import StructuredTool
+from langgraph.graph import START, MessagesState, StateGraph
+from langgraph.prebuilt import ToolNode
+from langgraph.types import interrupt
+
+
+def pay(amount: int, config: RunnableConfig) -> str:
+    """Pay an amount."""
+    effect(f"pay-{amount}-{config['configurable']['idempotency_key']}", config)
+    die_once(config, amount)
+    return f"paid {amount}"
+
+
+async def send(text: str, config: RunnableConfig) -> str:
+    """Send a text."""
+    effect(f"send-{text}", config)
+    return f"sent {text}"
+
+
+def die_once(config: RunnableConfig, amount: int) -> None:
+    """End the process in a call of 13, the first time on a thread."""
+    died = Path(f"{os.environ.get('EFFECTS', '')}.{config['configurable']['thread_id']}")
+    if amount == 13 and not died.exists():
+        died.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+
+unsafe = StructuredTool.from_function(pay, metadata={"tool_class": "unsafe"})
+idempotent = StructuredTool.from_function(pay, name="pay_again", metadata={"tool_class": "idempotent"})
+approved = StructuredTool.from_function(coroutine=send, metadata={"tool_class": "unsafe", "approval": True})
+"""A call needs a person."""
+
+
+def model(state: MessagesState) -> dict[str, Any]:
+    """Ask for the calls that the person's message names: ``pay 3, send hi``; then end."""
+    last = state["messages"][-1]
+    if last.type != "human":
+        return {"messages": [AIMessage("done")]}
+    calls = []
+    for number, part in enumerate(str(last.content).split(", ")):
+        name, _, value = part.partition(" ")
+        args = {"text": value} if name == "send" else {"amount": int(value)}
+        calls.append({"name": name, "args": args, "id": f"{name}-{number}"})
+    return {"messages": [AIMessage("", tool_calls=calls)]}
+
+
+def follows(state: MessagesState) -> str:
+    return "tools" if getattr(state["messages"][-1], "tool_calls", None) else "__end__"
+
+
+shop = (
+    StateGraph(MessagesState)
+    .add_node("model", model)
+    .add_node("tools", ToolNode([unsafe, idempotent, approved]))
+    .add_edge(START, "model")
+    .add_conditional_edges("model", follows, ["tools", "__end__"])
+    .add_edge("tools", "model")
+    .compile()
+)
+
+
+def pay_and_ask(state: Draft, config: RunnableConfig) -> Draft:
+    """Calls a tool itself, twice, and then asks: so it runs again with the answer."""
+    paid = [unsafe.invoke({"amount": amount}, config) for amount in (7, 7)]
+    return {"answers": [*paid, interrupt("enough?")]}
+
+
+by_node = StateGraph(Draft).add_node(pay_and_ask).add_edge(START, "pay_and_ask").compile()
+within = StateGraph(Draft).add_node("child", by_node).add_edge(START, "child").compile()

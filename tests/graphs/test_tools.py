@@ -1,0 +1,127 @@
+"""Tools of graphs that declare a class: approvals, questions after a crash, and calls that are made once."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from langgraph_sdk.client import LangGraphClient
+
+from tests.journeys.conftest import Served
+
+pytestmark = pytest.mark.timeout(150)
+
+
+def effects(hosted: Served, thread: str) -> list[str]:
+    """Return what tools did for a thread, in order."""
+    file = Path(hosted.environment["EFFECTS"])
+    return [line.split()[1] for line in file.read_text().splitlines() if line.startswith(thread)]
+
+
+async def new_thread(client: LangGraphClient) -> str:
+    return str((await client.threads.create())["thread_id"])
+
+
+def human(text: str) -> Any:
+    return {"messages": [{"role": "user", "content": text}]}
+
+
+async def asked(client: LangGraphClient, thread: str, graph: str, text: str) -> list[Any]:
+    values: Any = await client.runs.wait(thread, graph, input=human(text))
+    return list(values["__interrupt__"])
+
+
+async def answered(client: LangGraphClient, thread: str, graph: str, question: Any, answer: Any) -> Any:
+    return await client.runs.wait(thread, graph, command={"resume": {question["id"]: answer}})
+
+
+def said(values: Any) -> list[str]:
+    return [one["content"] for one in values["messages"] if one["type"] == "tool"]
+
+
+@pytest.mark.parametrize(
+    "answer,results",
+    [
+        ({"action": "retry"}, ["paid 13"]),
+        ({"action": "done", "result": "it was paid"}, ["it was paid"]),
+        ({"action": "failed", "result": "it bounced"}, ["it bounced"]),
+        ({"action": "abort"}, None),
+    ],
+)
+async def test_an_unsafe_call_whose_process_died_is_a_question_and_is_not_repeated(
+    client: LangGraphClient, hosted: Served, answer: Any, results: list[str] | None
+) -> None:
+    thread = await new_thread(client)
+    (question,) = await asked(client, thread, "shop", "pay 13")
+    assert {name: question["value"][name] for name in ("type", "tool", "args", "tool_class")} == {
+        "type": "tool_review",
+        "tool": "pay",
+        "args": {"amount": 13},
+        "tool_class": "unsafe",
+    }
+    assert len(effects(hosted, thread)) == 1
+    if results is None:
+        with pytest.raises(Exception, match="A person ended the run"):
+            await answered(client, thread, "shop", question, answer)
+    else:
+        assert said(await answered(client, thread, "shop", question, answer)) == results
+    assert len(effects(hosted, thread)) == (2 if answer["action"] == "retry" else 1)
+
+
+async def test_an_idempotent_call_is_repeated_with_its_key(client: LangGraphClient, hosted: Served) -> None:
+    thread = await new_thread(client)
+    values: Any = await client.runs.wait(thread, "shop", input=human("pay_again 13"))
+    assert said(values) == ["paid 13"]
+    first, second = effects(hosted, thread)
+    assert first == second
+    assert len(first.removeprefix("pay-13-")) == 36
+
+
+async def test_approvals_have_the_form_that_front_ends_know(client: LangGraphClient, hosted: Served) -> None:
+    """Two calls in one node, of which one has run already when a person is asked about the other."""
+    thread = await new_thread(client)
+    (question,) = await asked(client, thread, "shop", "pay 1, send hi")
+    assert [(one["name"], one["args"]) for one in question["value"]["action_requests"]] == [("send", {"text": "hi"})]
+    edit = {"type": "edit", "edited_action": {"name": "send", "args": {"text": "hello"}}}
+    values = await answered(client, thread, "shop", question, {"decisions": [edit]})
+    assert said(values) == ["paid 1", "sent hello"]
+    assert sorted(one.split("-")[:2] for one in effects(hosted, thread)) == [["pay", "1"], ["send", "hello"]]
+    (question,) = await asked(client, thread, "shop", "send bye")
+    values = await answered(client, thread, "shop", question, {"decisions": [{"type": "reject", "message": "no"}]})
+    assert said(values)[-1].endswith("it was not run: no")
+    assert len(effects(hosted, thread)) == 2
+
+
+@pytest.mark.parametrize("graph", ["by_node", "within"])
+async def test_a_node_that_runs_again_finds_the_results_of_its_calls(
+    client: LangGraphClient, hosted: Served, graph: str
+) -> None:
+    thread = await new_thread(client)
+    values: Any = await client.runs.wait(thread, graph, input={"text": ""})
+    (question,) = values["__interrupt__"]
+    values = await answered(client, thread, graph, question, "yes")
+    assert values["answers"] == ["paid 7", "paid 7", "yes"]
+    assert len(effects(hosted, thread)) == 2, "two calls with the same arguments are two"
+
+
+async def test_a_fork_asks_before_it_repeats_an_unsafe_call(client: LangGraphClient, hosted: Served) -> None:
+    thread = await new_thread(client)
+    await client.runs.wait(thread, "shop", input=human("pay 2"))
+    history: Any = await client.threads.get_history(thread, limit=20)
+    before = next(one for one in history if one["next"] == ["tools"])
+    values: Any = await client.runs.wait(
+        thread, "shop", input=None, checkpoint_id=before["checkpoint"]["checkpoint_id"]
+    )
+    assert [one["value"]["type"] for one in values["__interrupt__"]] == ["tool_review"]
+    assert len(effects(hosted, thread)) == 1
+
+
+async def test_each_answer_counts_for_the_call_that_it_was_given_for(client: LangGraphClient, hosted: Served) -> None:
+    """Two calls of one node ask one after the other, and the node runs again each time."""
+    thread = await new_thread(client)
+    (first,) = await asked(client, thread, "shop", "send a, send b")
+    values = await answered(client, thread, "shop", first, True)
+    (second,) = values["__interrupt__"]
+    assert {one["value"]["args"]["text"] for one in (first, second)} == {"a", "b"}
+    values = await answered(client, thread, "shop", second, {"action": "reject"})
+    assert effects(hosted, thread) == [f"send-{first['value']['args']['text']}"]
+    assert sorted(one.startswith("sent") for one in said(values)) == [False, True]
