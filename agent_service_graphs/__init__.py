@@ -17,6 +17,7 @@ stores what it reports; the worker itself stores nothing.
 - ``documents``: a thread's checkpoint as values of the engine's state
 - ``projection``: values as JSON
 - ``stream``: stream output as reports
+- ``transformers``: stream transformers of a graph
 - ``tools``: tools of the agents file, for graphs
 - ``store``: the engine's store as LangGraph's ``BaseStore``
 - ``tool_classes``: tools of the graph's own code that declare a class

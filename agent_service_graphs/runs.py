@@ -25,6 +25,7 @@ from agent_service_graphs.stream import message_reports, usage_of
 from agent_service_graphs.threads import ThreadStore
 from agent_service_graphs.tool_classes import ClassedCalls, current_calls
 from agent_service_graphs.tools import ToolCaller, offering
+from agent_service_graphs.transformers import GraphTransformers
 from agent_service_graphs.wire import Connection
 
 CHECKPOINTER = "__pregel_checkpointer"
@@ -203,23 +204,37 @@ class GraphRun:
 
     async def _drive(self, graph: Graph, given: Any, config: dict[str, Any], context: Any) -> None:
         asked = self._asked
+        transformers = GraphTransformers(graph, self._on_item)
+        wanted = {"updates", *asked["modes"]}
         drive: Any = graph.astream  # the stream modes come from the engine
         stream: AsyncIterator[Any] = drive(
             given,
             config,
             context=context,
-            stream_mode=[*{"updates", *asked["modes"]}],
+            stream_mode=[*wanted | transformers.modes],
             subgraphs=True,
             durability=asked["durability"],
             interrupt_before=asked["before"],
             interrupt_after=asked["after"],
             control=self.control,
         )
-        async for namespace, mode, data in stream:
-            self._on_output(namespace, mode, data)
-            while sum(self._marks.values()) > WINDOW_BYTES:
-                self._room.clear()
-                await self._room.wait()
+        try:
+            async for namespace, mode, data in stream:
+                if mode in wanted:
+                    self._on_output(namespace, mode, data)
+                await transformers.take(namespace, mode, data)
+                while sum(self._marks.values()) > WINDOW_BYTES:
+                    self._room.clear()
+                    await self._room.wait()
+        except Exception as error:
+            await transformers.fail(error)
+            raise
+        await transformers.aclose()
+
+    def _on_item(self, name: str, item: Any) -> None:
+        """Report what a transformer of the graph has pushed to its channel ``name``."""
+        if "custom" in self._asked["modes"]:
+            self._report("emit", kind="custom", data=json_of({"name": name, "payload": item}))
 
     def _on_output(self, namespace: tuple[str, ...], mode: str, data: Any) -> None:
         if mode == "messages":

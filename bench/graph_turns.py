@@ -73,7 +73,7 @@ async def played(worker: GraphWorker, turns: int, fresh: bool) -> dict[str, Any]
     for turn in range(1, turns + 1):
         context.run_id = UUID(int=turn)
         if fresh:
-            worker.forget_values()
+            worker.forget_values({context.tenant_id})
         before = time.process_time(), cpu_seconds(worker.pid)
         await context.play(chat, {"messages": [{"role": "user", "content": f"What of number {turn}?" * 4}]})
         engine.append(time.process_time() - before[0])

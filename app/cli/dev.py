@@ -9,7 +9,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from app.base.errors import StartError, UsageError
@@ -46,6 +46,10 @@ class SourceWatcher:
     """Watch the Python files below ``folders``, except hidden folders, and ``files``, which may not exist yet."""
 
     def __init__(self, folders: Iterable[Path], files: Iterable[Path] = ()) -> None:
+        self.watch(folders, files)
+
+    def watch(self, folders: Iterable[Path], files: Iterable[Path] = ()) -> None:
+        """Watch these folders and files from now on."""
         self._folders = sorted({folder.resolve() for folder in folders})
         self._files = sorted({str(file.absolute()) for file in files})
         self._known = self._scan()
@@ -140,8 +144,7 @@ def run(arguments: argparse.Namespace) -> int:
         say = parent_logger(server.log_format)
         parent = ParentProcess(listeners, work, grace=settings.runs.drain_seconds + GRACE_SECONDS, say=say)
         if arguments.reload:
-            agents = Path(settings.agents.config or DEFAULT_FILE)
-            parent.changed = SourceWatcher({Path.cwd(), agents.resolve().parent}, [agents, Path(".env")]).found
+            parent.changed = _source_watcher(settings)
         parent.on_end = metrics_buffers.on_worker_exit
         parent.on_ready = _StartupMessage(settings, started_at).show
         parent.tend = DatabaseKeeper(database, say).tend
@@ -172,6 +175,42 @@ class DatabaseKeeper:
         self._database.relaunch()
         self._due = now + RELAUNCH_SECONDS
         return RELAUNCH_SECONDS
+
+
+def _source_watcher(settings: Settings) -> Callable[[], str]:
+    """Return what finds changed sources of agents: below the current folder, and where the agents file names code."""
+    agents = Path(settings.agents.config or DEFAULT_FILE)
+    folders, files = {Path.cwd(), agents.resolve().parent}, {agents, Path(".env")}
+
+    def read_again() -> None:
+        with contextlib.suppress(StartError):  # else the change that repairs it is one of the file itself
+            named_folders, named_files = run_in_child(lambda: _named_sources(settings))
+            folders.update(map(Path, named_folders))
+            files.update(map(Path, named_files))
+
+    read_again()
+    watcher = SourceWatcher(folders, files)
+
+    def changed() -> str:
+        found = watcher.found()
+        if found:
+            read_again()
+            watcher.watch(folders, files)
+        return found
+
+    return changed
+
+
+def _named_sources(settings: Settings) -> tuple[list[str], list[str]]:
+    """Return the folders of the code that the agents file names, and the files that it names besides."""
+    from app.agents.config.agents_file import read
+
+    file = read(settings.agents.config)
+    code = [name.rpartition(":")[0] for spec in file.agents.values() for name in (spec.graph, spec.function)]
+    folders = [str((file.folder / name).parent) for name in code if name.endswith(".py")]
+    paths = file.graphs.paths(file.folder) if any(spec.graph for spec in file.agents.values()) else ()
+    env = file.graphs.env
+    return [*folders, *paths], [str(file.folder / env)] if isinstance(env, str) else []
 
 
 def _has_custom_auth(settings: Settings) -> bool:

@@ -118,6 +118,39 @@ def test_reload_applies_changes_and_waits_for_a_fix(start: Start, port: int, tmp
     assert server.stop(signal.SIGINT) == 0
 
 
+def test_reload_follows_the_modules_of_graphs_wherever_they_are(
+    start: Start, port: int, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    library = tmp_path_factory.mktemp("library")
+    (library / "words.py").write_text("ANSWER = 'first'\n")
+    (library / "graph.py").write_text(GRAPH)
+    (tmp_path / "agents.toml").write_text(
+        f"[agents.late]\ngraph = 'graph:graph'\n[graphs]\ndependencies = ['{library}']\n"
+    )
+    server = start("dev", "--port", str(port), "--reload")
+    server.printed("is ready in")
+    run = {"assistant_id": "late", "input": {}}
+    base = f"http://127.0.0.1:{port}/api/v1"
+    assert httpx.post(f"{base}/runs/wait", json=run, timeout=60).json() == {"said": "first"}
+    (library / "words.py").write_text("ANSWER = 'second'\n")
+    server.printed("source_changed.*words.py")
+    server.printed("ready again")
+    assert httpx.post(f"{base}/runs/wait", json=run, timeout=60).json() == {"said": "second"}
+    assert server.stop(signal.SIGINT) == 0
+
+
+GRAPH = """
+from typing import TypedDict
+from langgraph.graph import START, StateGraph
+from words import ANSWER
+
+class Said(TypedDict, total=False):
+    said: str
+
+graph = StateGraph(Said).add_node("say", lambda _: {"said": ANSWER}).add_edge(START, "say").compile()
+"""
+
+
 def postgres_of(folder: Path) -> int:
     """Return the process id of the PostgreSQL server of ``folder``."""
     return int((folder / ".data/postgres/postmaster.pid").read_text().splitlines()[0])

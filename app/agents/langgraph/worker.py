@@ -8,7 +8,7 @@ import os
 import socket
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -205,9 +205,9 @@ class GraphWorker:
             run.values.run, run.values.size = run.number, size
             self._kept.put(run.thread, run.values)
 
-    def forget_values(self) -> None:
-        """Let the worker forget the values that it has kept."""
-        self._kept.remove_if(lambda _: True)
+    def forget_values(self, tenants: Collection[UUID]) -> None:
+        """Let the worker forget the values that it has kept of the threads of ``tenants``."""
+        self._kept.remove_if(lambda thread: thread[0] in tenants)
 
     def _forget(self, _: ThreadKey, values: KeptValues) -> None:
         if self._connection is not None:

@@ -316,11 +316,18 @@ class RunService:
         if now is None:
             raise NotFound(f"Thread with ID {thread_id} not found")
         if after is not None:
-            async with self._database.reading(principal.tenant_id) as session:
-                hours = self.log_hours
-                if await queries.log_expired(session, principal.tenant_id, thread_id, hours, ordinal=after.ordinal):
-                    raise Gone(f"That run ended more than {hours} hours ago: follow the thread without Last-Event-ID.")
+            await self.check_cursor(principal, thread_id, after.ordinal, "Last-Event-ID")
         return self._thread_streams.follow(principal.tenant_id, thread_id, after or now, modes, holder=principal.holder)
+
+    async def check_cursor(self, principal: Principal, thread_id: UUID, ordinal: int, name: str) -> None:
+        """Check a cursor inside of the thread's run number ``ordinal``, which clients send as ``name``.
+
+        Raises ``Gone`` if the events of that run have expired: it can be shown from its start alone then.
+        """
+        hours = self.log_hours
+        async with self._database.reading(principal.tenant_id) as session:
+            if await queries.log_expired(session, principal.tenant_id, thread_id, hours, ordinal=ordinal):
+                raise Gone(f"That run ended more than {hours} hours ago: follow the thread without {name}.")
 
     async def newest_ordinal(self, principal: Principal, thread_id: UUID) -> int:
         """Return the number of runs that the thread has had. Raises ``NotFound``."""

@@ -31,9 +31,17 @@ class ThreadEvents:
         self._thread_id = thread_id
 
     async def start(self, since: int | None) -> tuple[int, int]:
-        """Return the ordinal of the run to begin with, and the number after which. Raises ``NotFound``."""
+        """Return the ordinal of the run to begin with, and the number after which. Raises ``NotFound``.
+
+        Raises ``Gone`` for an event of a run whose event log has expired: what such a run is shown from has others.
+        """
         newest = await self._gateway.runs.newest_ordinal(self._principal, self._thread_id)
-        return (max(1, newest - REPLAYED_RUNS + 1), 0) if since is None else position_of(since)
+        if since is None:
+            return max(1, newest - REPLAYED_RUNS + 1), 0
+        ordinal, number = position_of(since)
+        if number:
+            await self._gateway.runs.check_cursor(self._principal, self._thread_id, ordinal, "since")
+        return ordinal, number
 
     async def follow(self, subscription: Subscription, start: tuple[int, int]) -> AsyncGenerator[bytes, None]:
         """Yield chunks of the events that ``subscription`` wants, until the thread is deleted or the server stops."""

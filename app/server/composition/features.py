@@ -50,6 +50,8 @@ def build_features(
     database, claims, catalog = persistence.database, engine.parts.claims, agents.catalog
     assistants = AssistantService(database, catalog, OWN)
     engine.parts.signals.listen(assistants.on_signal)
+    if (graphs := agents.graphs) is not None:
+        engine.parts.signals.listen(lambda signal: graphs.forget_values(signal.erased))
     factory = RunFactory(database, assistants, catalog, lambda: engine.supervisor.owner, allowed)
     admission = RunAdmission(limits.budgets, limits.quota)
     runs = RunService(database, claims, engine.supervisor, factory, admission, persistence.audit)

@@ -12,6 +12,7 @@ from langgraph.cache.memory import InMemoryCache
 from langgraph.config import get_config
 from langgraph.graph import START, StateGraph
 from langgraph.runtime import Runtime
+from langgraph.stream import StreamChannel, StreamTransformer
 from langgraph.types import CachePolicy, RetryPolicy, Send, interrupt
 
 
@@ -78,6 +79,34 @@ def careful() -> Any:
     call = {"name": "weather", "args": {"city": "Bonn"}, "id": "call-1"}
     model = Scripted(responses=[AIMessage("", tool_calls=[call]), AIMessage("I have asked.")])
     return create_agent(model, [weather], middleware=[HumanInTheLoopMiddleware(interrupt_on={"weather": True})])
+
+
+class Progress(StreamTransformer):
+    """Tells of each node that has ended, and of the end."""
+
+    required_stream_modes = ("updates",)
+
+    def init(self) -> dict[str, Any]:
+        self.channel = StreamChannel[Any]("progress")
+        return {"progress": self.channel}
+
+    def process(self, event: Any) -> bool:
+        if event["method"] == "updates" and not event["params"]["namespace"]:
+            self.channel.push({"ended": list(event["params"]["data"])})
+        return True
+
+    def finalize(self) -> None:
+        self.channel.push({"ended": "all"})
+
+
+async def watch(state: Numbers) -> Numbers:
+    """Run a graph by the third version of LangGraph's event stream."""
+    run: Any = await cached.astream_events({"numbers": state["numbers"]}, version="v3")
+    snapshots = [len(one.get("done", [])) async for one in run.values]
+    return {"done": [snapshots, (await run.output())["done"]]}
+
+
+watched = StateGraph(Numbers).add_node("watch", watch).add_edge(START, "watch").compile(transformers=[Progress])
 
 
 class Settings(TypedDict, total=False):
