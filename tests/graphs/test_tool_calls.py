@@ -3,8 +3,6 @@
 import asyncio
 from typing import Any
 
-import msgspec
-
 from app.agents.langgraph.tools import GraphToolCalls, results_in
 from app.agents.langgraph.wire import ToolRequest
 from app.agents.port import UnresolvedCall
@@ -41,8 +39,10 @@ def calls_of(context: FakeRunContext, approve: ApprovalPolicy = ApprovalPolicy()
 async def made(calls: GraphToolCalls, attempt: int = 1, answers: dict[str, Any] | None = None) -> Any:
     """Make the call of the tool ``send``; return its result or its questions."""
     found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    given = {id_: msgspec.json.encode(answer) for id_, answer in (answers or {}).items()}
-    request = ToolRequest(1, 7, "task 0", "call_1", attempt, "send", b'{"text":"hi"}', given)
+    calls._context.answers.update(answers or {})
+    request = ToolRequest(
+        run=1, id=7, key="task 0", call_id="call_1", attempt=attempt, name="send", args=b'{"text":"hi"}'
+    )
 
     def answer(**sent: Any) -> None:
         found.set_result(sent["value"])
@@ -57,9 +57,8 @@ async def test_a_call_that_a_crash_left_unknown_is_reviewed_and_not_made_again()
     context.unresolved_calls["call_1"] = [UnresolvedCall("r", context.thread_id, key)]
     calls = calls_of(context, ApprovalPolicy(), post.send)
     (asked,) = (await made(calls))["questions"]
-    question = calls.question("of-the-graph", msgspec.json.decode(asked["value"]))
-    assert question is not None
-    assert (question.id, question.kind, question.value["type"]) == ("of-the-graph", "review", "tool_review")
+    question = calls.questions[asked["id"]]
+    assert (question.kind, question.value["type"]) == ("review", "tool_review")
     result = await made(calls, answers={asked["id"]: {"action": "done", "result": "it went out"}})
     assert (result["content"], result["status"], post.sent) == ("it went out", "success", [])
 
@@ -84,8 +83,7 @@ async def test_an_approval_keeps_who_may_give_it() -> None:
     post = Post()
     calls = calls_of(FakeRunContext(), ApprovalPolicy(tools=["send"], by="other"), post.send)
     (asked,) = (await made(calls))["questions"]
-    question = calls.question("q", msgspec.json.decode(asked["value"]))
-    assert question is not None
+    question = calls.questions[asked["id"]]
     assert (question.kind, question.others_only, question.call_id) == ("approval", True, "call_1")
     assert (await made(calls, answers={asked["id"]: "approve"}))["content"] == "sent hi"
 

@@ -87,8 +87,8 @@ await check("checkpoints are listed and forked from", async () => {
 });
 
 await check("a refused command says why", async () => {
-  const thread = client.threads.stream({ assistantId: "nobody-knows" });
-  await assert.rejects(thread.run.start({ input: SUM }), /nobody-knows/);
+  const thread = client.threads.stream({ assistantId: "no-such-agent" });
+  await assert.rejects(thread.run.start({ input: SUM }), /no-such-agent/);
   await thread.close();
 });
 
