@@ -1,6 +1,7 @@
 """Make the pictures of the console for the documentation, from a server with the agents of ``tests/console``.
 
-Usage: agent-service dev tests/console/agents/agents.toml, then: python -m docs.screenshots http://127.0.0.1:8000/
+Usage: AGENT_PRICES=tests/console/agents/prices.toml agent-service dev tests/console/agents/agents.toml, then:
+python -m docs.screenshots http://127.0.0.1:8000/
 """
 
 import os
