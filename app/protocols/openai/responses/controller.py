@@ -11,6 +11,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from app.agents.port import ModelOptions
 from app.base.errors import Gone, Invalid, NotFound
+from app.base.offload import body_bytes, offload
 from app.domain.lifecycle import LIVE, RunStatus
 from app.engine.entries import ClaimedRun, created
 from app.engine.structs import Run, RunCreate
@@ -102,7 +103,8 @@ class ResponsesController(Controller):
     ) -> OpenResponse:
         """The agent's model summarizes input and earlier messages; the input of later requests begins with the item."""
         gateway.streams.admit(principal.holder)
-        body = summarizing_run(data.model, await conversation_of(gateway, principal, data), PROTOCOL)
+        messages = await conversation_of(gateway, principal, data)
+        body = await offload(body_bytes.get(), summarizing_run, data.model, messages, PROTOCOL)
         try:
             accepted = await gateway.runs.create(principal, None, body)
         except Invalid as error:

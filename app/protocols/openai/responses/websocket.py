@@ -153,7 +153,7 @@ class _Connection:
                 if data is None or data[1] == b"[DONE]":
                     continue
                 found = data[1]
-                if b'"response":{' in found[:64] or continues is not None:
+                if b'"response":{' in found[:64]:  # the few events that have the response itself
                     found, ended = _seen(found, continues, ended)
                 await self._put(found)
 
