@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from tests import fork_server
+from tests.ports import free_port
 from tests.waiting import SECONDS, until
 
 ROOT = Path(__file__).parents[2]
@@ -32,9 +33,7 @@ class Program:
     """A running server, its output, and connections to it."""
 
     def __init__(self, folder: Path, options: dict[str, Any]) -> None:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = options.setdefault("port", probe.getsockname()[1])
+        self.port = options.setdefault("port", free_port())
         self._log = folder / f"output-{self.port}"
         with self._log.open("wb") as out:
             self.process = fork_server.start(

@@ -4,13 +4,14 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -57,9 +58,7 @@ def posting(path: str, body: bytes, length: int | None = None) -> bytes:
 
 @pytest.fixture
 async def server() -> AsyncIterator[Server]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     options = ["--interface", "asgi", "--loop", "uvloop", "--port", str(port), "--log-level", "error"]
     command = [sys.executable, "-m", "granian", *options, "tests.web.granian_app:app"]
     process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, start_new_session=True)
