@@ -40,6 +40,9 @@ ISSUER_ROUTES = {
 }
 """Routes that need no key, and say nothing without an issuer of tokens."""
 
+SIGN_IN_ROUTES = {"GET /mcp/oauth/callback"}
+"""Routes that a browser opens, which has no key: the state of a sign-in stands for it."""
+
 FILES = {"name": "docs.js", "path": "/icon.svg", "assistant": "echo"}
 """Values of path parameters that name a file, and of an agent with a card."""
 
@@ -70,15 +73,16 @@ async def test_every_route_needs_a_key_but_the_listed_ones(service: Service) -> 
         await asyncio.sleep(0.02)
     answers = await statuses(service)
     assert len(answers) > 25
-    assert {route for route, status in answers.items() if status != 401} == OPEN_ROUTES | ISSUER_ROUTES
+    assert {route for route, status in answers.items() if status != 401} == OPEN_ROUTES | ISSUER_ROUTES | SIGN_IN_ROUTES
     assert {answers[route] for route in OPEN_ROUTES} == {200}
     assert {answers[route] for route in ISSUER_ROUTES} == {404}
+    assert {answers[route] for route in SIGN_IN_ROUTES} == {404}
     assert await statuses(service, "as_0123456789abcdef_" + "A" * 43) == answers
 
 
 async def test_a_key_without_scopes_is_forbidden_every_route_that_needs_one(service: Service, tenant: str) -> None:
     answers = await statuses(service, await service.key(tenant, MONITOR))
-    assert {route for route, status in answers.items() if status != 403} == OPEN_ROUTES | ISSUER_ROUTES
+    assert {route for route, status in answers.items() if status != 403} == OPEN_ROUTES | ISSUER_ROUTES | SIGN_IN_ROUTES
 
 
 async def test_a_refusal_is_a_problem_that_says_what_to_send(service: Service) -> None:

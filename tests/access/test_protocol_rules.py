@@ -25,17 +25,30 @@ async def read(ctx, value):
 """
 
 
+WAITING = """
+import asyncio
+from app.agents.function import Context
+
+async def run(context: Context) -> None:
+    await asyncio.Event().wait()
+"""
+
+
 async def test_a_stream_is_resumed_only_by_who_may_read_its_run(database_url: str, tmp_path: Path) -> None:
     (tmp_path / "auth.py").write_text(NO_READING)
-    (tmp_path / "agents.toml").write_text('[auth]\npath = "./auth.py:auth"\n')
+    (tmp_path / "waiting.py").write_text(WAITING)
+    agents = '[agents.waiting]\nfunction = "./waiting.py:run"\n[auth]\npath = "./auth.py:auth"\n'
+    (tmp_path / "agents.toml").write_text(agents)
     async with serving(database_url, AGENT_AUTH="none", AGENT_CONFIG=str(tmp_path / "agents.toml")) as service:
         thread = (await ask(service, "ann", "POST", "/threads", {})).json()["thread_id"]
-        waiting = {"assistant_id": "echo", "input": INPUT, "after_seconds": 600}
+        waiting = {"assistant_id": "waiting", "input": INPUT}
         run = (await ask(service, "ann", "POST", f"/threads/{thread}/runs", waiting)).json()["run_id"]
         async with asyncio.timeout(30):
             own = await ask(service, "ann", "GET", f"/threads/{thread}/runs/{run}/stream")
             resumed = await service.client.get(f"/ai-sdk/echo/chat/{thread}/stream", headers={"x-api-key": "ann"})
         assert (own.status_code, resumed.status_code) == (403, 403)
+        cancelled = await ask(service, "ann", "POST", f"/threads/{thread}/runs/{run}/cancel?wait=1")
+        assert cancelled.is_success
 
 
 async def test_only_commands_that_start_runs_count_against_the_rate_of_runs(database_url: str) -> None:
