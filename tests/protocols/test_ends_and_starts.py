@@ -128,8 +128,7 @@ async def test_a_list_of_long_tasks_is_cut_and_the_next_page_has_the_rest(
         (task,) = page["tasks"]
         found.append(task["id"])
         token = page["nextPageToken"]
-    assert found == runs[::-1]
-    assert token == ""
+    assert found == runs[::-1], "older tasks of other tests may follow"
 
 
 async def test_an_answer_that_is_sent_twice_at_once_follows_one_run(
