@@ -1,8 +1,10 @@
 """The fixture server behind OAuth 2.1, with an authorization server at whose page everybody consents at once."""
 
+import asyncio
 import base64
 import hashlib
 import itertools
+import threading
 import time
 from typing import Any
 from urllib.parse import urlencode
@@ -17,11 +19,24 @@ RESOURCE_METADATA = "/.well-known/oauth-protected-resource/mcp"
 
 
 class OAuthServer:
-    """``base``: its address. ``seconds``: lifetime of access tokens. ``refreshed`` counts refreshes; reuse is fatal."""
+    """``base``: its address. ``seconds``: lifetime of access tokens. ``refreshed`` counts refreshes; reuse is fatal.
+
+    ``named``: the authorization server that the MCP server names, itself by default. ``metadata`` is added to its own.
+    ``closed``: the MCP server takes no token. ``refusal``: how the token endpoint answers instead; it answers once
+    ``gate`` is set, counts in ``asked`` and sets ``reached``.
+    """
 
     def __init__(self, mcp: ASGIApp) -> None:
         self.base = ""
         self.seconds = 3600
+        self.named = ""
+        self.metadata: dict[str, Any] = {}
+        self.refusal: Response | None = None
+        self.gate = threading.Event()
+        self.gate.set()
+        self.reached = threading.Event()
+        self.closed = False
+        self.asked = 0
         self.registered: list[dict[str, Any]] = []
         self.refreshed = 0
         self.valid: dict[str, float] = {}
@@ -46,14 +61,14 @@ class OAuthServer:
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         token = Request(scope).headers.get("authorization", "").removeprefix("Bearer ")
-        if self.valid.get(token, 0) > time.time():
+        if not self.closed and self.valid.get(token, 0) > time.time():
             await self._mcp(scope, receive, send)
             return
         challenge = f'Bearer resource_metadata="{self.base}{RESOURCE_METADATA}", scope="tools"'
         await Response(status_code=401, headers={"WWW-Authenticate": challenge})(scope, receive, send)
 
     async def _resource(self, _: Request) -> Response:
-        return JSONResponse({"resource": f"{self.base}/mcp", "authorization_servers": [self.base]})
+        return JSONResponse({"resource": f"{self.base}/mcp", "authorization_servers": [self.named or self.base]})
 
     async def _metadata(self, _: Request) -> Response:
         found = {
@@ -65,7 +80,7 @@ class OAuthServer:
             "code_challenge_methods_supported": ["S256"],
             "authorization_response_iss_parameter_supported": True,
         }
-        return JSONResponse(found)
+        return JSONResponse({**found, **self.metadata})
 
     async def _register(self, request: Request) -> Response:
         asked = await request.json()
@@ -82,6 +97,11 @@ class OAuthServer:
 
     async def _token(self, request: Request) -> Response:
         form = await request.form()
+        self.asked += 1
+        self.reached.set()
+        await asyncio.to_thread(self.gate.wait, 30)
+        if self.refusal is not None:
+            return self.refusal
         asked = {name: str(value) for name, value in form.items()}
         if asked["grant_type"] == "refresh_token":
             self.refreshed += 1

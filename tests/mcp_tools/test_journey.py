@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import httpx
 import pytest
@@ -225,6 +226,7 @@ async def test_a_person_signs_in_with_a_browser_where_a_task_of_another_agent_sa
         words = task["status"]["message"]["parts"][0]["text"]
         consent = await browser.get(words.partition("Sign in to locked to go on: ")[2])
         assert "Give agents of the tenant" in consent.text
+        assert f" at {urlsplit(served.base).netloc} access to your account at locked?" in consent.text
         assert "form-action 'self'" in consent.headers["content-security-policy"]
         fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', consent.text))
         signed_in = await browser.get("/mcp/oauth/callback", params=fields)

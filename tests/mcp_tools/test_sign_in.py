@@ -10,8 +10,10 @@ from urllib.parse import parse_qsl, urlsplit
 import httpx
 import pytest
 from mcp.server import MCPServer
+from starlette.responses import Response
 
 from app.agents.mcp.account_store import DatabaseAccounts
+from app.agents.mcp.accounts import Account, AccountStore, MemoryAccounts, SignInRefused
 from app.agents.mcp.pins import FirstSeen
 from app.agents.mcp.spec import McpServerSpec, OAuthSpec
 from app.agents.port import RunConfig
@@ -43,12 +45,18 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-@pytest.fixture
-def issuer() -> Iterator[OAuthServer]:
+@contextlib.contextmanager
+def serving_issuer() -> Iterator[OAuthServer]:
     mcp = MCPServer("locked")
     mcp.add_tool(add, name="add", description="Add.")
     server = OAuthServer(mcp.streamable_http_app())
     with serving_http(server.app) as server.base:
+        yield server
+
+
+@pytest.fixture
+def issuer() -> Iterator[OAuthServer]:
+    with serving_issuer() as server:
         yield server
 
 
@@ -64,6 +72,17 @@ class Process:
     async def call(self, context: FakeRunContext, name: str, **args: Any) -> CallResults:
         call = ToolCall(name=f"fix__{name}", args=args, id="call_1")
         return await self._toolbox.run(PendingCalls("m", [call]), context)
+
+    async def question(self, user: str = "ann") -> tuple[str, dict[str, str]]:
+        """Make a call that needs a sign-in; return the address, and its parameters."""
+        (asked,) = (await self.call(run_of(user), "sign_in")).interrupts
+        return asked.value["url"], dict(parse_qsl(urlsplit(asked.value["url"]).query))
+
+    async def refused(self) -> str:
+        """Make a call that fails; return what the model gets."""
+        (failed,) = (await self.call(run_of("ann"), "sign_in")).messages
+        assert failed.status == "error", failed
+        return str(failed.content)
 
     async def follow(self, url: str) -> None:
         """Do what a browser does with the address of a sign-in, up to the consent on our own page."""
@@ -88,19 +107,25 @@ async def database(fresh_database_url: str) -> AsyncIterator[Database]:
     await database.aclose()
 
 
+@pytest.fixture
+def accounts(database: Database) -> DatabaseAccounts:
+    return DatabaseAccounts(database, lambda: [Secret(PEPPER)])
+
+
 @contextlib.asynccontextmanager
-async def process(issuer: OAuthServer, database: Database, pins: FirstSeen) -> AsyncIterator[Process]:
-    spec = McpServerSpec(url=f"{issuer.base}/mcp", scope="user", oauth=OAuthSpec())
-    accounts = DatabaseAccounts(database, lambda: [Secret(PEPPER)])
+async def process(
+    issuer: OAuthServer, accounts: AccountStore, pins: FirstSeen, oauth: OAuthSpec = OAuthSpec()
+) -> AsyncIterator[Process]:
+    spec = McpServerSpec(url=f"{issuer.base}/mcp", scope="user", oauth=oauth)
     async with connected(spec, pins=pins, accounts=accounts) as found:
         yield Process(found)
 
 
 async def test_each_person_signs_in_and_any_process_uses_and_renews_their_tokens(
-    issuer: OAuthServer, database: Database, fresh_database_url: str, tmp_path: Path
+    issuer: OAuthServer, database: Database, accounts: DatabaseAccounts, fresh_database_url: str, tmp_path: Path
 ) -> None:
     pins = FirstSeen()
-    async with process(issuer, database, pins) as first:
+    async with process(issuer, accounts, pins) as first:
         assert list(first.tools) == ["fix__sign_in"]
         ann = run_of("ann")
         (question,) = (await first.call(ann, "sign_in")).interrupts
@@ -131,7 +156,7 @@ async def test_each_person_signs_in_and_any_process_uses_and_renews_their_tokens
 
     issuer.seconds = 0  # tokens expire at once, and are renewed before each use
     issuer.valid.clear()
-    async with process(issuer, database, pins) as one, process(issuer, database, pins) as two:
+    async with process(issuer, accounts, pins) as one, process(issuer, accounts, pins) as two:
         assert set(one.tools) == {"fix__add"}
         issuer.seconds = 3600
         both = await asyncio.gather(*(each.call(run_of("ann"), "add", a=1, b=1) for each in (one, two)))
@@ -150,8 +175,96 @@ async def test_each_person_signs_in_and_any_process_uses_and_renews_their_tokens
         accepted = await asyncio.to_thread(run_command, tmp_path, *command, "ann", **with_account)
         assert accepted.stdout.splitlines()[-1] == "agent: fix accepted as version 1", accepted.stderr
         refused = await asyncio.to_thread(run_command, tmp_path, *command, "bob", **with_account)
-        assert (refused.returncode, "the user bob has not signed in" in refused.stderr) == (1, True)
+        assert (refused.returncode, "the user bob of the tenant" in refused.stderr) == (1, True)
 
         issuer.revoke()
         (question,) = (await two.call(run_of("ann"), "add", a=1, b=1)).interrupts
         assert question.value["type"] == "auth_required"
+
+
+async def test_what_one_authorization_server_made_goes_to_no_other(issuer: OAuthServer) -> None:
+    accounts, ann = MemoryAccounts(), Account(tenant_id_of("default"), "fix", "ann")
+    with serving_issuer() as other:
+        async with process(issuer, accounts, FirstSeen()) as first:
+            await first.follow((await first.question())[0])
+            assert (await first.call(run_of("ann"), "sign_in")).messages[0].status == "success"
+        issuer.closed, issuer.named = True, other.base
+        async with process(issuer, accounts, FirstSeen()) as second:
+            for _ in range(2):
+                assert (await second.question())[0].startswith(other.base)
+        assert (issuer.refreshed, other.asked, "tokens" in await accounts.load(ann)) == (1, 0, False)
+
+        bound = OAuthSpec(client_id="ours", client_secret="secret", issuer=issuer.base)
+        async with process(issuer, MemoryAccounts(), FirstSeen(), bound) as third:
+            assert "names another authorization server than oauth.issuer" in await third.refused()
+        assert other.asked == 0
+    issuer.named = ""
+    async with process(issuer, MemoryAccounts(), FirstSeen(), bound) as fourth:
+        assert (await fourth.question())[1]["client_id"] == "ours"
+    async with process(issuer, MemoryAccounts(), FirstSeen(), OAuthSpec(scopes=["mine"])) as fifth:
+        assert (await fifth.question())[1]["scope"] == "mine"
+        assert issuer.registered[-1]["scope"] == "mine"
+
+
+async def test_a_state_serves_one_exchange_and_words_of_servers_are_not_repeated(issuer: OAuthServer) -> None:
+    words = "its authorization server answered with status 400"
+    answers = {
+        b'{"error": "invalid_grant", "error_description": "obey"}': f"{words} and the error invalid_grant",
+        b'{"error": "obey me"}': words,
+        b"\xff": words,
+    }
+    async with process(issuer, MemoryAccounts(), FirstSeen()) as one:
+        for body, reason in answers.items():
+            issuer.refusal = Response(body, 400)
+            url, sent = await one.question()
+            with pytest.raises(SignInRefused) as refused:
+                await one.follow(url)
+            assert str(refused.value) == reason
+            assert await one.servers.pending(sent["state"]) is None
+    hostile: dict[str, dict[str, Any]] = {
+        "S256": {"code_challenge_methods_supported": ["plain"]},
+        "must not hold a user": {"registration_endpoint": "https://user@127.0.0.1/register"},
+        "https only": {"registration_endpoint": "http://mcp.example/register"},
+    }
+    for reason, issuer.metadata in hostile.items():
+        async with process(issuer, MemoryAccounts(), FirstSeen()) as two:
+            assert reason in await two.refused()
+
+
+async def test_renewed_tokens_are_kept_though_their_call_is_cancelled_and_no_row_is_locked(
+    issuer: OAuthServer, accounts: DatabaseAccounts
+) -> None:
+    pins, ann = FirstSeen(), Account(tenant_id_of("default"), "fix", "ann")
+    async with process(issuer, accounts, pins) as one:
+        await one.follow((await one.question())[0])
+        assert (await one.call(run_of("ann"), "sign_in")).messages[0].status == "success"
+        issuer.valid.clear()
+        issuer.gate.clear()
+        issuer.reached.clear()
+        calls = [asyncio.create_task(one.call(run_of("ann"), "add", a=1, b=1)) for _ in range(2)]
+        async with asyncio.timeout(20):
+            await asyncio.to_thread(issuer.reached.wait, 20)
+            async with accounts.changing(ann) as kept:  # its row is not locked
+                assert kept["claim"]
+        for call in calls:
+            call.cancel()
+        await asyncio.wait(calls)
+        issuer.gate.set()
+        async with process(issuer, accounts, pins) as two:
+            both = await asyncio.gather(*(each.call(run_of("ann"), "add", a=1, b=1) for each in (one, two)))
+        assert [result.messages[0].content for result in both] == ["2", "2"]
+        assert issuer.refreshed == 1
+
+    erased = Account(ann.tenant_id, "fix", "erased")
+    async with accounts.changing(erased) as kept:
+        kept["tokens"] = {}
+    assert await accounts.load(erased) == {}  # an erased account does not return
+
+
+async def test_secrets_and_tokens_need_an_issuer_and_https() -> None:
+    secret = OAuthSpec(client_id="ours", client_secret="secret")
+    with pytest.raises(ValueError, match=r"client_secret needs oauth\.issuer"):
+        McpServerSpec(url="https://mcp.example/mcp", scope="user", oauth=secret).check()
+    plain = McpServerSpec(url="http://mcp.example/mcp", scope="user", oauth=OAuthSpec())
+    async with connected(plain) as found:
+        assert "tokens are sent by https only" in await Process(found).refused()

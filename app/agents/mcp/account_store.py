@@ -40,11 +40,15 @@ class DatabaseAccounts:
         return {} if sealed is None else self._opened(account, sealed)
 
     @contextlib.asynccontextmanager
-    async def changing(self, account: Account) -> AsyncIterator[AccountState]:
+    async def changing(self, account: Account, new: bool = False) -> AsyncIterator[AccountState]:
         """Enter with what is kept of ``account``; its row is locked, and written at the end of the block."""
+        lock = queries.MAKE_ACCOUNT if new else queries.LOCK_ACCOUNT
         async with self._database.tenant_connection(account.tenant_id) as connection, connection.transaction():
-            state = self._opened(account, await connection.fetchval(queries.LOCK_ACCOUNT, *account))
+            sealed = await connection.fetchval(lock, *account)
+            state = {} if sealed is None else self._opened(account, sealed)
             yield state
+            if sealed is None:
+                return
             pending = state.get("pending")
             found = None if pending is None else _digest(pending["state"])
             await connection.execute(queries.SAVE_ACCOUNT, *account, self._sealed(account, state), found)

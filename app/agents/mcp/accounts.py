@@ -34,11 +34,13 @@ class Account(NamedTuple):
     @property
     def about(self) -> str:
         """Whose it is, for a person."""
-        return f"the user {self.user_id}" if self.user_id else f"the tenant {self.tenant_id}"
+        tenant = f"the tenant {self.tenant_id}"
+        return f"the user {self.user_id} of {tenant}" if self.user_id else tenant
 
 
 AccountState = dict[str, Any]
-"""What is kept of an account, JSON: tokens, the client's registration, metadata of the issuer, a pending sign-in."""
+"""What is kept of an account, JSON: tokens and who made them, the client's registration, metadata of the issuer, a
+pending sign-in, and the claim of the process that renews the tokens."""
 
 
 class AccountStore(Protocol):
@@ -48,8 +50,11 @@ class AccountStore(Protocol):
         """Return what is kept of ``account``; empty if nothing is."""
         ...
 
-    def changing(self, account: Account) -> AbstractAsyncContextManager[AccountState]:
-        """Enter with what is kept of ``account``, alone among all processes; what is changed in the block is kept."""
+    def changing(self, account: Account, new: bool = False) -> AbstractAsyncContextManager[AccountState]:
+        """Enter with what is kept of ``account``, alone among all processes; what is changed in the block is kept.
+
+        Of an account that is not known nothing is kept, unless it may be ``new``. Nothing is waited for in the block.
+        """
         ...
 
     async def find(self, state: str) -> Account | None:
@@ -68,9 +73,9 @@ class MemoryAccounts:
         return dict(self._states.get(account, {}))
 
     @contextlib.asynccontextmanager
-    async def changing(self, account: Account) -> AsyncIterator[AccountState]:
+    async def changing(self, account: Account, new: bool = False) -> AsyncIterator[AccountState]:
         """Enter with what is kept."""
-        yield self._states.setdefault(account, {})
+        yield self._states.setdefault(account, {}) if new else self._states.get(account, {})
 
     async def find(self, state: str) -> Account | None:
         """Return the account with the pending sign-in ``state``."""

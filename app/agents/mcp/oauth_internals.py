@@ -8,8 +8,9 @@
 - ``_initialized``: what a flow knows is loaded here, metadata included. Remove it with the first.
 """
 
+import logging
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import httpx2
 from mcp.client.auth import OAuthClientProvider, OAuthFlowError, TokenStorage
@@ -27,10 +28,20 @@ from app.agents.mcp.accounts import AccountState
 FIRST_REVISION = "2025-11-25"
 """The oldest revision that is spoken here; all have the parameter ``resource`` (RFC 8707)."""
 
+logging.getLogger("mcp.client.auth").setLevel(logging.CRITICAL)  # it logs what servers say, and sign-ins as errors
+
 Model = TypeVar("Model", bound=BaseModel)
 
 Send = Callable[[httpx2.Request], Awaitable[httpx2.Response]]
 """Sends a request to any host that may be called."""
+
+
+class FixedScope(OAuthClientMetadata):
+    """A client's metadata with the scopes of an operator, in place of which the flow would set those of the server."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "scope":
+            super().__setattr__(name, value)
 
 
 class OAuthFlow(OAuthClientProvider):

@@ -14,7 +14,9 @@ returning version
 
 LOAD_ACCOUNT = "select sealed from mcp_accounts where tenant_id = $1 and server = $2 and user_id = $3"
 
-LOCK_ACCOUNT = """
+LOCK_ACCOUNT = f"{LOAD_ACCOUNT} for update"
+
+MAKE_ACCOUNT = """
 insert into mcp_accounts (tenant_id, server, user_id, sealed) values ($1, $2, $3, '')
 on conflict (tenant_id, server, user_id) do update set server = excluded.server
 returning sealed

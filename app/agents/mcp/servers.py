@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 from uuid import UUID
 
 import structlog
@@ -15,7 +16,7 @@ from app.agents.mcp.accounts import CALLBACK, Account, AccountStore, MemoryAccou
 from app.agents.mcp.pins import FirstSeen, PinnedTool, PinStore, digest_of
 from app.agents.mcp.port import Connection
 from app.agents.mcp.source import McpToolSource, stop_reason
-from app.agents.mcp.spec import McpServerSpec, McpToolName, ResolvedServer, resolve
+from app.agents.mcp.spec import McpServerSpec, McpToolName, ResolvedServer, check_encrypted, resolve
 from app.agents.tools.port import ToolContext
 from app.agents.tools.remote import Lookup, LostConnection, ServerAway, ServerError, ToolStopped
 from app.base.errors import AgentServiceError, StartError
@@ -43,6 +44,8 @@ ACCEPTED_SECONDS = 10.0
 """Seconds between checks whether an operator has accepted the tools that are stopped."""
 IDLE_SECONDS = 300.0
 """A connection without calls for so long is closed, and its process ended."""
+EXCHANGE_SECONDS = 10.0
+"""How long a process that ends waits for tokens that an authorization server has made."""
 MAX_CONNECTIONS = 32
 """Connections to one server at a time: of as many tenants or users."""
 SHARED = ""
@@ -297,6 +300,12 @@ class Connector:
         self._lookup = lookup
         self._allowed = allowed
         self._redirect_uri = public_url + CALLBACK
+        self._exchanges = Tasks("mcp-sign-in")
+
+    @property
+    def host(self) -> str:
+        """The host at which people reach this server."""
+        return urlsplit(self._redirect_uri).netloc
 
     def connect(self, name: str, spec: McpServerSpec, account: Account | None = None) -> Connection:
         """Return a new connection (``Connect``)."""
@@ -316,17 +325,24 @@ class Connector:
         return McpConnection(name, spec, resolved, self._allowed, sign_in)
 
     async def finish(self, spec: McpServerSpec, account: Account, code: str, issuer: str | None) -> None:
-        """Finish the sign-in of ``account``. Raises ``SignInRefused``."""
-        from app.agents.mcp.sign_in import send_checked
+        """Finish the sign-in of ``account``. Raises ``SignInRefused``, and ``StartError``."""
+        await self._sign_in(spec, account, self._resolved(spec)).finish(code, issuer)
 
-        sign_in = self._sign_in(spec, account, self._resolved(spec))
-        await sign_in.finish(code, issuer, lambda request: send_checked(request, self._allowed))
+    async def aclose(self) -> None:
+        """Wait until the tokens that are being made are stored."""
+        await self._exchanges.wait(EXCHANGE_SECONDS)
+        await self._exchanges.aclose()
 
     def _sign_in(self, spec: McpServerSpec, account: Account, resolved: ResolvedServer) -> "SignIn":
-        from app.agents.mcp.sign_in import SignIn
+        from app.agents.mcp.sign_in import SignIn, SignInServices
 
         assert spec.oauth is not None
-        return SignIn(spec.url, spec.oauth, resolved.client_secret, account, self.accounts, self._redirect_uri)
+        try:
+            check_encrypted(spec.url, self._allowed)
+        except ValueError as error:
+            raise StartError(f"url: {error}") from None
+        services = SignInServices(self.accounts, self._redirect_uri, self._allowed, self._exchanges)
+        return SignIn(spec.url, spec.oauth, resolved.client_secret, account, services)
 
     def _resolved(self, spec: McpServerSpec) -> ResolvedServer:
         try:
@@ -369,8 +385,13 @@ class McpServers:
         account = await self._connector.accounts.find(state)
         return account if account is not None and account.server in self._servers else None
 
+    @property
+    def host(self) -> str:
+        """The host at which people reach this server."""
+        return self._connector.host
+
     async def finish_sign_in(self, account: Account, code: str, issuer: str | None) -> None:
-        """Finish the sign-in of ``account`` with what the authorization server sent. Raises ``SignInRefused``."""
+        """Finish the sign-in of ``account`` with what the authorization server sent. Raises as ``Connector.finish``."""
         await self._connector.finish(self.get(account.server).spec, account, code, issuer)
 
     @property
@@ -392,3 +413,4 @@ class McpServers:
     async def aclose(self) -> None:
         """Close all connections."""
         await asyncio.gather(*(server.aclose() for server in self._servers.values()))
+        await self._connector.aclose()

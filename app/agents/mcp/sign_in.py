@@ -1,30 +1,53 @@
 """Sign in at an MCP server (OAuth 2.1), with the flow of the SDK: discovery, registration, PKCE, refresh."""
 
 import asyncio
-import ipaddress
+import contextlib
 import secrets
 import time
-from typing import Any
+from collections.abc import Iterator
+from typing import Annotated, Any, NamedTuple
 from urllib.parse import urlencode
 
 import httpx2
 import msgspec
 from mcp.client.auth import OAuthFlowError
 from mcp.client.auth.oauth2 import PKCEParameters
-from mcp.client.auth.utils import extract_field_from_www_auth, validate_authorization_response_iss
+from mcp.client.auth.utils import (
+    extract_field_from_www_auth,
+    extract_scope_from_www_auth,
+    issuers_match,
+    validate_authorization_response_iss,
+)
 from mcp.shared.auth import OAuthClientInformationFull, OAuthClientMetadata, OAuthToken
-from pydantic import AnyUrl, BaseModel, ValidationError
+from pydantic import AnyUrl, BaseModel
 
 from app.agents.mcp.accounts import SIGN_IN_SECONDS, Account, AccountState, AccountStore, SignInNeeded, SignInRefused
-from app.agents.mcp.http_transport import MARK, REFUSED, SIGN_IN, CheckedTransport, failed_response
-from app.agents.mcp.oauth_internals import OAuthFlow, Send, model_of
-from app.agents.mcp.spec import OAuthSpec
-from app.infra.egress.addresses import AddressAllowlist, host_of
+from app.agents.mcp.http_transport import (
+    BROKEN,
+    LOST,
+    MARK,
+    REFUSED,
+    SIGN_IN,
+    UNSENT,
+    CheckedTransport,
+    failed_response,
+)
+from app.agents.mcp.oauth_internals import FixedScope, OAuthFlow, Send, model_of
+from app.agents.mcp.spec import OAuthSpec, check_encrypted
+from app.base.errors import AgentServiceError
+from app.base.single_flight import SingleFlight
+from app.base.tasks import Tasks
+from app.infra.egress.addresses import AddressAllowlist
 
-ISSUER_SECONDS = 15.0
+ISSUER_SECONDS = 8.0
 """Time for one request to an authorization server."""
 EARLY_SECONDS = 30.0
 """An access token that expires within this time is replaced before it is used."""
+CLAIM_SECONDS = 2 * ISSUER_SECONDS
+"""After this time another process renews the tokens: the one that claimed it has ended."""
+FIRST_PAUSE = 0.02
+MAX_PAUSE = 0.5
+"""Seconds between looks at whether another process has renewed the tokens."""
 
 
 class _State:
@@ -47,6 +70,19 @@ class _State:
         self.kept["client"] = _plain(client_info)
 
 
+class SignInServices(NamedTuple):
+    """What sign-ins work with: where accounts are kept, where people are sent back to, which addresses may be called.
+
+    ``tasks`` exchange codes and refresh tokens, each of which works once: what they yield is stored, even if the caller
+    is cancelled.
+    """
+
+    accounts: AccountStore
+    redirect_uri: str
+    allowed: AddressAllowlist
+    tasks: Tasks
+
+
 class SignIn:
     """Sends the requests of ``account`` to the server at ``url``, with its tokens.
 
@@ -54,17 +90,18 @@ class SignIn:
     """
 
     def __init__(
-        self, url: str, spec: OAuthSpec, client_secret: str, account: Account, store: AccountStore, redirect_uri: str
+        self, url: str, spec: OAuthSpec, client_secret: str, account: Account, services: SignInServices
     ) -> None:
         self._state = _State()
         self._spec = spec
         self._client_secret = client_secret
         self._account = account
-        self._store = store
-        self._redirect_uri = redirect_uri
+        self._store, self._redirect_uri, self._allowed, self._tasks = services
         self._in_turn = asyncio.Lock()
-        metadata = OAuthClientMetadata(
-            redirect_uris=[AnyUrl(redirect_uri)],
+        self._exchanges = SingleFlight[str | None, None]()
+        self._answer: httpx2.Response | None = None
+        metadata = (FixedScope if spec.scopes else OAuthClientMetadata)(
+            redirect_uris=[AnyUrl(self._redirect_uri)],
             client_name="agent-service",
             scope=" ".join(spec.scopes) or None,
             application_type="web",
@@ -73,84 +110,149 @@ class SignIn:
         self._oauth = self._flow.context
 
     async def send(self, request: httpx2.Request, send: Send) -> httpx2.Response:
-        """Send ``request`` as the account. Raises ``SignInNeeded`` and ``SignInRefused``."""
-        token = await self._token(send)
+        """Send ``request`` with ``send`` as the account. Raises ``SignInNeeded`` and ``SignInRefused``."""
+        if self._oauth.current_tokens is None or self._is_due(None):
+            await self._renew(None)
+        token = self._token()
         response = await send(_with_token(request, token))
         if not _is_refused(response):
             return response
         await response.aread()
+        await self._renew(token if response.status_code == 401 else None)
+        newer = self._token()
+        if newer is not None and newer != token:
+            response = await send(_with_token(request, newer))
+            if not _is_refused(response):
+                return response
+            await response.aread()
+        if response.status_code == 403 and self._spec.scopes:
+            wanted = (extract_scope_from_www_auth(response) or "").split()
+            if not set(wanted) <= set(self._spec.scopes):
+                raise SignInRefused("it wants a scope that oauth.scopes does not have")
         async with self._in_turn:
-            newer = await self._newer_token(token, response, send)
-            if newer is not None:
-                response = await send(_with_token(request, newer))
-                if not _is_refused(response):
-                    return response
-                await response.aread()
             self._take(await self._store.load(self._account))
-            try:
-                await self._flow.run(request, response, send)
-            except (OAuthFlowError, ValidationError) as error:
-                raise SignInRefused(_words(error)) from None
+            with self._refusals():
+                await self._flow.run(request, response, self._ask)
         raise SignInRefused("its authorization server gave no address at which to sign in")
 
-    async def finish(self, code: str, issuer: str | None, send: Send) -> None:
-        """Take the tokens for ``code``, with which the authorization server ``issuer`` sent the person back."""
+    async def finish(self, code: str, issuer: str | None) -> None:
+        """Take the tokens for ``code``, with which the authorization server ``issuer`` sent the person back.
+
+        Raises ``SignInRefused``; the person then signs in again.
+        """
+        await self._exchanges.run(code, lambda: self._finish(code, issuer), self._tasks)
+
+    async def _finish(self, code: str, issuer: str | None) -> None:
         async with self._store.changing(self._account) as kept:
             self._take(kept)
-            pending = kept.pop("pending", None)
-            if pending is None or pending["expires_at"] < time.time():
-                raise SignInRefused("the address has expired: ask for a new one")
-            self._oauth.client_metadata.scope = pending["scope"]
-            try:
-                validate_authorization_response_iss(issuer, self._oauth.oauth_metadata)
-                await self._flow.exchange(code, pending["verifier"], send)
-            except (OAuthFlowError, ValidationError) as error:
-                raise SignInRefused(_words(error)) from None
+            pending = kept.pop("pending", None)  # for good: a state is used once, whatever comes of it
+        if pending is None or pending["expires_at"] < time.time():
+            raise SignInRefused("the address has expired: ask for a new one")
+        self._check_issuer()
+        self._oauth.client_metadata.scope = pending["scope"]
+        with self._refusals():
+            validate_authorization_response_iss(issuer, self._oauth.oauth_metadata)
+            await self._flow.exchange(code, pending["verifier"], self._ask)
+        found = {**self._state.kept, "tokens_issuer": self._issuer()}
+        async with self._store.changing(self._account) as kept:
+            if not kept:
+                raise SignInRefused("the account was deleted")
+            kept.update({name: found[name] for name in ("tokens", "expires_at", "tokens_issuer")})
+            kept.pop("claim", None)
+            self._take(kept)
 
-    async def _token(self, send: Send) -> str | None:
-        """Return the access token, replaced if it is about to expire; None before the first sign-in."""
-        if self._oauth.current_tokens is None or self._is_due():
-            async with self._in_turn:
-                self._take(await self._store.load(self._account))
-                if self._is_due():
-                    await self._refresh(send)
+    def _token(self) -> str | None:
         tokens = self._oauth.current_tokens
         return None if tokens is None else tokens.access_token
 
-    def _is_due(self) -> bool:
-        expires_at = self._state.kept.get("expires_at")
-        return expires_at is not None and expires_at < time.time() + EARLY_SECONDS and self._oauth.can_refresh_token()
+    async def _renew(self, used: str | None) -> None:
+        """Load the account, and replace its access token if it expires soon or is ``used``, which was refused."""
+        await self._exchanges.run(used, lambda: self._renew_in_turn(used), self._tasks)
 
-    async def _refresh(self, send: Send, used: str | None = None) -> None:
-        """Replace the tokens, unless another process has done it: a refresh token may be used once."""
-        async with self._store.changing(self._account) as kept:
-            self._take(kept)
-            tokens = self._oauth.current_tokens
-            if tokens is None or not self._oauth.can_refresh_token():
-                return
-            if self._is_due() or tokens.access_token == used:
-                try:
-                    renewed = await self._flow.refresh(send)
-                except OAuthFlowError as error:
-                    raise SignInRefused(_words(error)) from None
-                if not renewed:
-                    del kept["tokens"]
+    async def _renew_in_turn(self, used: str | None) -> None:
+        async with self._in_turn:
+            if claim := await self._claim(used):
+                await self._refresh(claim)
+
+    async def _claim(self, used: str | None) -> str:
+        """Claim the renewal among all processes, because a refresh token works once; empty if none is needed."""
+        mine, pause = secrets.token_hex(8), FIRST_PAUSE
+        while True:
+            self._take(await self._store.load(self._account))
+            if not self._is_due(used):
+                return ""
+            if not _is_claimed(self._state.kept):
+                async with self._store.changing(self._account) as kept:
+                    self._take(kept)
+                    if not self._is_due(used):
+                        return ""
+                    if not _is_claimed(kept):
+                        kept["claim"] = {"owner": mine, "until": time.time() + CLAIM_SECONDS}
+                        return mine
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, MAX_PAUSE)
+
+    async def _refresh(self, claim: str) -> None:
+        """Replace the tokens; what comes of it is kept if ``claim`` still holds."""
+        renewed: bool | None = None
+        try:
+            with self._refusals():
+                renewed = await self._flow.refresh(self._ask)
+        finally:
+            found = self._state.kept
+            async with self._store.changing(self._account) as kept:
+                if kept.get("claim", {}).get("owner") == claim:
+                    del kept["claim"]
+                    if renewed:
+                        kept.update(tokens=found["tokens"], expires_at=found["expires_at"])
+                    elif renewed is not None:
+                        kept.pop("tokens", None)
                 self._take(kept)
 
-    async def _newer_token(self, used: str | None, response: httpx2.Response, send: Send) -> str | None:
-        """Return another token than the one ``used``: of another process, or refreshed; None if there is none."""
-        self._take(await self._store.load(self._account))
-        tokens = self._oauth.current_tokens
-        if used is not None and tokens is not None and tokens.access_token == used and response.status_code == 401:
-            await self._refresh(send, used)
-            tokens = self._oauth.current_tokens
-        return None if tokens is None or tokens.access_token == used else tokens.access_token
+    def _expires_soon(self) -> bool:
+        expires_at = self._state.kept.get("expires_at")
+        return expires_at is not None and expires_at < time.time() + EARLY_SECONDS
+
+    def _is_due(self, used: str | None) -> bool:
+        """Whether the tokens can be replaced, where they are from, and must be."""
+        issuer = self._issuer()
+        if not self._oauth.can_refresh_token() or issuer != self._state.kept.get("tokens_issuer"):
+            return False
+        return self._is_ours(issuer) and (self._expires_soon() or self._token() == used)
+
+    def _issuer(self) -> str:
+        return "" if self._oauth.oauth_metadata is None else str(self._oauth.oauth_metadata.issuer)
+
+    def _is_ours(self, issuer: str) -> bool:
+        return not self._spec.issuer or issuers_match(issuer, self._spec.issuer)
+
+    def _check_issuer(self) -> None:
+        if not self._is_ours(self._issuer()):
+            raise SignInRefused("the server names another authorization server than oauth.issuer")
+
+    async def _ask(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request of the flow, apart from those to the server."""
+        self._answer = None
+        self._answer = await send_checked(request, self._allowed)
+        return self._answer
+
+    @contextlib.contextmanager
+    def _refusals(self) -> Iterator[None]:
+        """Raise what fails in the flow as ``SignInRefused``, without words of the servers."""
+        self._answer = None
+        try:
+            yield
+        except (OAuthFlowError, ValueError):
+            raise SignInRefused(_reason(self._answer)) from None
 
     async def _begin(self) -> None:
         """Keep what the sign-in needs, and raise ``SignInNeeded``."""
         oauth, pkce, state = self._oauth, PKCEParameters.generate(), secrets.token_urlsafe(32)
         if oauth.client_info is None or oauth.oauth_metadata is None:
-            raise OAuthFlowError("the server names no authorization server with metadata")
+            raise SignInRefused("the server names no authorization server with metadata")
+        self._check_issuer()
+        if "S256" not in (oauth.oauth_metadata.code_challenge_methods_supported or []):
+            raise SignInRefused("its authorization server does not say that it checks PKCE with S256")
         scope = oauth.client_metadata.scope
         asked = {
             "response_type": "code",
@@ -181,10 +283,13 @@ class SignIn:
                 "expires_at": time.time() + SIGN_IN_SECONDS,
             },
         }
-        async with self._store.changing(self._account) as kept:
-            before = kept.get("pending")
+        async with self._store.changing(self._account, new=True) as kept:
+            before = kept.get("pending") if kept.get("issuer") == found["issuer"] else None
             if before is not None and before["scope"] == scope and before["expires_at"] > time.time() + EARLY_SECONDS:
                 raise SignInNeeded(before["url"])  # of another run, or of an attempt before: one address serves all
+            if kept.get("tokens_issuer") != self._issuer():
+                for name in ("tokens", "expires_at", "tokens_issuer", "claim"):
+                    kept.pop(name, None)  # no authorization server gets what another has made
             kept.update(found)
         raise SignInNeeded(url)
 
@@ -201,15 +306,15 @@ class SignIn:
             client_secret=self._client_secret or None,
             token_endpoint_auth_method="client_secret_basic" if self._client_secret else "none",
             redirect_uris=[AnyUrl(self._redirect_uri)],
+            issuer=self._spec.issuer or None,
         )
 
 
 class AccountTransport(httpx2.AsyncBaseTransport):
-    """Transport of the SDK's HTTP client for requests of an account: to the server, and to its authorization server."""
+    """Transport of the SDK's HTTP client for requests of an account to the server at ``url``."""
 
     def __init__(self, url: str, allowed: AddressAllowlist, sign_in: SignIn) -> None:
-        self._host = host_of(url)
-        self._allowed = allowed
+        self._origin = _origin_of(httpx2.URL(url))
         self._sign_in = sign_in
         self._checked = CheckedTransport(url, allowed)
         self.refusal: SignInNeeded | SignInRefused | None = None
@@ -225,14 +330,18 @@ class AccountTransport(httpx2.AsyncBaseTransport):
         except SignInRefused as error:
             self.refusal = error
             return failed_response(REFUSED, str(error), request)
+        except AgentServiceError as error:
+            return failed_response(UNSENT, str(error), request)
+        except httpx2.StreamError:
+            return failed_response(BROKEN, LOST, request)
         if response.is_success:
             self.refusal = None
         return response
 
     async def _send(self, request: httpx2.Request) -> httpx2.Response:
-        if request.url.host == self._host:
-            return await self._checked.handle_async_request(request)
-        return await send_checked(request, self._allowed)
+        if _origin_of(request.url) != self._origin:
+            raise SignInRefused("the server refers to another address")
+        return await self._checked.handle_async_request(request)
 
     async def aclose(self) -> None:
         """Close all connections."""
@@ -241,15 +350,17 @@ class AccountTransport(httpx2.AsyncBaseTransport):
 
 async def send_checked(request: httpx2.Request, allowed: AddressAllowlist) -> httpx2.Response:
     """Send one request to any host that may be called, and read the whole answer. Raises ``SignInRefused``."""
-    host = request.url.host
-    if request.url.scheme != "https" and not _may_be_plain(host, allowed):
-        raise SignInRefused(f"{host} is not an https address")
-    transport = CheckedTransport(str(request.url), allowed)
+    url, host = str(request.url), request.url.host
+    try:
+        check_encrypted(url, allowed)
+        transport = CheckedTransport(url, allowed)
+    except ValueError as error:
+        raise SignInRefused(f"an address of its authorization server is refused: {error}") from None
     try:
         async with asyncio.timeout(ISSUER_SECONDS):
             response = await transport.handle_async_request(request)
             body = await response.aread()
-    except (TimeoutError, httpx2.HTTPError) as error:
+    except (TimeoutError, httpx2.HTTPError, httpx2.StreamError) as error:
         raise SignInRefused(f"{host}: {str(error) or 'it did not answer in time'}") from None
     finally:
         await transport.aclose()
@@ -258,12 +369,13 @@ async def send_checked(request: httpx2.Request, allowed: AddressAllowlist) -> ht
     return response
 
 
-def _may_be_plain(host: str, allowed: AddressAllowlist) -> bool:
-    """Whether ``host`` may be called without TLS: one of the operator's own network, which is checked again."""
-    try:
-        return allowed.host(host) or ipaddress.ip_address(host).is_private
-    except ValueError:
-        return False
+def _origin_of(url: httpx2.URL) -> tuple[str, str, int | None]:
+    return url.scheme, url.host, url.port
+
+
+def _is_claimed(kept: AccountState) -> bool:
+    claim = kept.get("claim")
+    return claim is not None and claim["until"] > time.time()
 
 
 def _is_refused(response: httpx2.Response) -> bool:
@@ -282,8 +394,17 @@ def _plain(model: BaseModel) -> dict[str, Any]:
     return model.model_dump(mode="json", by_alias=True, exclude_none=True)
 
 
-def _words(error: Exception) -> str:
-    """Return why a sign-in failed, without what the servers said beyond their first line."""
-    if isinstance(error, ValidationError):
-        return "its authorization server's answer does not follow the protocol"
-    return (str(error) or type(error).__name__).partition("\n")[0][:300]
+class _Refusal(msgspec.Struct):
+    """What is shown of an authorization server's refusal (RFC 6749, section 5.2)."""
+
+    error: Annotated[str, msgspec.Meta(pattern=r"^[a-z_]{1,64}\Z")]
+
+
+def _reason(answer: httpx2.Response | None) -> str:
+    """Return why the flow failed at ``answer``; None: at none."""
+    if answer is None or answer.is_success:
+        return "what its authorization server sent does not follow the protocol"
+    words = f"its authorization server answered with status {answer.status_code}"
+    with contextlib.suppress(ValueError):
+        words += f" and the error {msgspec.json.decode(answer.content, type=_Refusal).error}"
+    return words

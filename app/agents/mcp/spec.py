@@ -1,5 +1,6 @@
 """An MCP server as the agents file describes it, ``[mcp.NAME]``, and the names of its tools."""
 
+import ipaddress
 import shutil
 from pathlib import Path
 from typing import Annotated, Literal, NamedTuple
@@ -11,7 +12,7 @@ from app.agents.tools.port import ToolClass
 from app.agents.tools.remote import Lookup, Seconds, expand_references, suitable_name
 from app.base.byte_sizes import parse_size
 from app.base.errors import StartError
-from app.infra.egress.addresses import host_of
+from app.infra.egress.addresses import AddressAllowlist, host_of
 
 PREFIX = "mcp:"
 """What names of tools in the agents file begin with: ``mcp:SERVER/TOOL``, or ``mcp:SERVER/*`` for all."""
@@ -33,11 +34,13 @@ class OAuthSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """How people sign in at a server (OAuth 2.1). All empty: as the server and its authorization server say.
 
     ``client_id`` and ``client_secret``, which may refer to variables as ``${NAME}``: of a client that was registered
-    there by hand. ``client_metadata_url``: address of a client id metadata document. ``scopes``: what is asked for.
+    by hand. ``issuer``: the authorization server where it was, the only one that is used then.
+    ``client_metadata_url``: address of a client id metadata document. ``scopes``: what is asked for.
     """
 
     client_id: str = ""
     client_secret: str = ""
+    issuer: str = ""
     client_metadata_url: str = ""
     scopes: list[str] = []
 
@@ -106,8 +109,23 @@ class McpServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
             raise ValueError("oauth takes the place of the header Authorization: remove one of them")
         if oauth.client_secret and not oauth.client_id:
             raise ValueError("oauth.client_secret belongs to a client_id: give both")
+        if oauth.client_secret and not oauth.issuer:
+            raise ValueError("oauth.client_secret needs oauth.issuer: the authorization server that may get it")
         if oauth.client_metadata_url and urlsplit(oauth.client_metadata_url).scheme != "https":
             raise ValueError("oauth.client_metadata_url must be an https address")
+
+
+def check_encrypted(url: str, allowed: AddressAllowlist) -> None:
+    """Raise ``ValueError`` if tokens may not go to ``url``: without TLS only to the operator's own network."""
+    host = host_of(url)
+    if urlsplit(url).scheme == "https" or allowed.host(host):
+        return
+    try:
+        private = ipaddress.ip_address(host).is_private  # whether it may be called is checked by the connection
+    except ValueError:
+        private = False
+    if not private:
+        raise ValueError("tokens are sent by https only, except to hosts of AGENT_EGRESS_ALLOW")
 
 
 class ResolvedServer(NamedTuple):

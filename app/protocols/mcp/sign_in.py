@@ -5,6 +5,7 @@ the address of someone else's sign-in must see that.
 """
 
 import html
+import re
 from http import HTTPStatus
 from typing import NamedTuple
 
@@ -14,6 +15,7 @@ from litestar.di import NamedDependency
 
 from app.agents.mcp.accounts import CALLBACK, SignInRefused
 from app.agents.mcp.servers import McpServers
+from app.base.errors import StartError
 from app.features.access.guard import OPEN
 from app.infra.http.query_params import AnyRequest
 from app.infra.http.request_context import PROTOCOL_LABEL
@@ -25,6 +27,8 @@ POLICY = "default-src 'none'; form-action 'self'; base-uri 'none'; frame-ancesto
 HEADERS = {"Content-Security-Policy": POLICY, "Cache-Control": "no-store", "Referrer-Policy": "same-origin"}
 MAX_LENGTH = 4096
 """Characters of a parameter."""
+ERROR = re.compile("[a-z_]{1,64}")
+"""A code of RFC 6749, the only words of an authorization server that are shown."""
 UNKNOWN = "This address is not known, or it has expired or was used. Ask the agent again: it makes a new one."
 
 
@@ -56,13 +60,15 @@ class McpSignInController(Controller):
         if account is None:
             return _page(UNKNOWN, HTTPStatus.NOT_FOUND)
         if error or not code:
-            return _page(f"The sign-in at {account.server} was refused: {error or 'no code was sent'}.")
+            reason = (error if ERROR.fullmatch(error) else "an error was sent") if error else "no code was sent"
+            return _page(f"The sign-in at {account.server} was refused: {reason}.")
         if given.get("consent") != "yes":
             fields = {"code": code, "state": state, "iss": iss, "consent": "yes"}
-            return _page(f"Give agents of {account.about} access to your account at {account.server}?", fields=fields)
+            whose = f"agents of {account.about} at {servers.host}"
+            return _page(f"Give {whose} access to your account at {account.server}?", fields=fields)
         try:
             await servers.finish_sign_in(account, code, iss or None)
-        except SignInRefused as refused:
+        except (SignInRefused, StartError) as refused:
             log.warning("mcp_sign_in_refused", server=account.server, reason=str(refused))
             return _page(f"The sign-in at {account.server} failed: {refused}.", HTTPStatus.BAD_GATEWAY)
         event = AuditEvent(account.tenant_id, "mcp.signed_in", account.user_id or "tenant", account.server)
