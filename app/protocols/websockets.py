@@ -5,14 +5,24 @@ permissions, limits, idempotency) guards connections too. A browser, which can s
 sub-protocol, ``bearer.KEY``, next to that of the connection.
 """
 
+import abc
 import asyncio
+import contextlib
 import re
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from collections.abc import Awaitable, Callable, Hashable, Mapping
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
+
+from app.base import json_scan
+from app.base.errors import AgentServiceError
+from app.base.offload import offload
+from app.base.tasks import Tasks
+from app.infra.http.host_and_cors import OriginRule
+from app.infra.http.open_streams import OpenStreams
+from app.security.access.structs import Principal
 
 BEARER = "bearer."
 
@@ -24,41 +34,47 @@ CLOSED, RESTARTS, TOO_BIG, REFUSED = 1000, 1012, 1009, 4000
 DATA = re.compile(rb"data: ([^\r\n]*)")
 """The data of a server-sent event."""
 
+SEND_SECONDS = 60.0
+"""Timeout of one frame that the client does not read; then it is given up."""
+
 _DROPPED = frozenset({b"content-length", b"content-type", b"transfer-encoding", b"connection", b"upgrade", b"accept"})
+
+_IMPERSONAL = frozenset(
+    {b"host", b"origin", b"user-agent", b"x-forwarded-for", b"x-request-id", b"traceparent", b"tracestate"}
+)
+"""Headers of a foreign page's handshake that say nothing about who its browser's user is."""
 
 OnStart = Callable[[int], Awaitable[None]]
 OnBody = Callable[[bytes], Awaitable[None]]
-
-Serve = Callable[[ASGIApp, Any, Receive, Send, "re.Match[str]"], Awaitable[None]]
-"""Serve one connection of a path: the application, the scope, ``receive``, ``send``, and the match of the path."""
+Value = TypeVar("Value")
 
 
-class WebSocketRoutes:
-    """ASGI middleware: serve the connections of ``routes``, by patterns of their paths; HTTP goes through."""
+async def decoded(frame: bytes, decode: Callable[[bytes], Value]) -> Value:
+    """Check that a frame is JSON text that may be parsed, and decode it; a large one in a thread.
 
-    def __init__(self, app: ASGIApp, routes: Mapping["re.Pattern[str]", Serve]) -> None:
-        self._app = app
-        self._routes = routes
+    Raises ``BadRequest`` or ``Invalid``, and what ``decode`` raises.
+    """
+    return await offload(len(frame), _checked, frame, decode)
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one connection, or one request."""
-        if scope["type"] != ScopeType.WEBSOCKET:
-            await self._app(scope, receive, send)
-            return
-        for pattern, serve in self._routes.items():
-            if match := pattern.fullmatch(scope["path"]):
-                await serve(self._app, scope, receive, send, match)
-                return
-        await send({"type": "websocket.close", "code": REFUSED + 404, "reason": "No WebSocket is served here."})
+
+def _checked(frame: bytes, decode: Callable[[bytes], Value]) -> Value:
+    json_scan.check(frame, "The frame")
+    return decode(frame)
 
 
 class InnerRequests:
-    """Requests of a connection to the HTTP routes. ``gone`` is set once the client has disconnected."""
+    """Requests of a connection to the HTTP routes. ``gone`` is set once the client has disconnected.
 
-    def __init__(self, app: ASGIApp, scope: Any) -> None:
+    ``admitted`` is the first request that a route has admitted, with its principal. ``foreign``: a page of another
+    origin has opened the connection, so only the key that it names counts, not what its browser adds.
+    """
+
+    def __init__(self, app: ASGIApp, scope: Any, *, foreign: bool = False) -> None:
         self.gone = asyncio.Event()
+        self.admitted: Any = None
         self._app = app
         self._scope = scope
+        self._foreign = foreign
         offered = [name for name in scope.get("subprotocols") or () if not name.startswith(BEARER)]
         self.subprotocol = offered[0] if offered else None
 
@@ -80,7 +96,7 @@ class InnerRequests:
         self, method: str, path: str, body: bytes, on_start: OnStart, on_body: OnBody, query: bytes = b""
     ) -> bool:
         """Make a request; return whether its response came to its end, and was not cut."""
-        scope = {
+        scope: Any = {
             "type": "http",
             "asgi": self._scope["asgi"],
             "http_version": "1.1",
@@ -113,19 +129,183 @@ class InnerRequests:
                 await on_body(message["body"])
             complete = message["type"] == "http.response.body" and not message.get("more_body", False)
 
-        await self._app(scope, receive, send)  # type: ignore[arg-type]
+        await self._app(scope, receive, send)
+        if self.admitted is None and isinstance(scope.get("user"), Principal):
+            self.admitted = scope
         return complete
 
     def _headers(self, body: bytes) -> list[tuple[bytes, bytes]]:
         """Return the headers of the handshake for a request; a key in a sub-protocol as ``Authorization``."""
+        key = _key_in(self._scope)
         kept = [
             (name, value)
             for name, value in self._scope["headers"]
-            if name not in _DROPPED and not name.startswith(b"sec-websocket")
+            if name not in _DROPPED
+            and not name.startswith(b"sec-websocket")
+            and (not self._foreign or name in _IMPERSONAL or (key is None and _is_key(name, value)))
         ]
-        key = next((name for name in self._scope.get("subprotocols") or () if name.startswith(BEARER)), None)
         if key is not None and not any(name == b"authorization" for name, _ in kept):
             kept.append((b"authorization", b"Bearer " + key.removeprefix(BEARER).encode()))
         if body:
             kept += [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
         return kept
+
+
+class Connection(abc.ABC):
+    """One connection to a path. It counts for its key like an open stream (``OpenResponse`` of ``OpenStreams``)."""
+
+    def __init__(self, requests: InnerRequests, streams: OpenStreams, path: str, receive: Receive, send: Send) -> None:
+        self.requests = requests
+        self.path = path
+        self.tasks = Tasks("websocket")
+        self.holder: Hashable = None
+        self.credential: Hashable = None
+        self.ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
+        self._streams = streams
+        self._receive = receive
+        self._send = send
+        self._sending = asyncio.Lock()
+        self._left = False
+
+    @abc.abstractmethod
+    async def ask(self) -> int:
+        """Ask a route whether the client may connect; return the status, 200 if it may."""
+
+    @abc.abstractmethod
+    async def converse(self) -> None:
+        """Answer frames until the client leaves, or until ``ended``."""
+
+    async def serve(self) -> None:
+        """Serve the connection until its end."""
+        message: Any = await self._receive()
+        if message["type"] != "websocket.connect":
+            return
+        if (status := await self._admit()) != 200:
+            await self._send({"type": "websocket.close", "code": REFUSED + status, "reason": "refused"})
+            return
+        self._streams.opened(self)
+        try:
+            await self._send({"type": "websocket.accept", "subprotocol": self.requests.subprotocol, "headers": []})
+            await self.converse()
+        finally:
+            self._streams.closed(self)
+            await self.tasks.aclose()
+        if self.ended.done() and not self._left:
+            code, reason = self.ended.result()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SEND_SECONDS):
+                    await self._send({"type": "websocket.close", "code": code, "reason": reason})
+
+    async def _admit(self) -> int:
+        """Return 200 if a route has admitted the client and its key has room for one more connection."""
+        status = await self.ask()
+        admitted = self.requests.admitted
+        if status != 200 or admitted is None:  # no route has seen it, so no key is checked
+            return 404 if status == 200 else status
+        self.holder = "websocket", admitted["user"].holder  # its streams count on their own
+        self.credential = self._streams.access.credential(admitted)
+        try:
+            self._streams.admit(self.holder)
+        except AgentServiceError as error:
+            return error.status
+        return 200
+
+    def end(self, code: int, reason: str = "") -> None:
+        """Have the connection closed."""
+        if not self.ended.done():
+            self.ended.set_result((code, reason))
+
+    def stop(self, reason: str) -> None:
+        """End it: the process drains, or its credential is no longer valid."""
+        if reason == "revoked":
+            self.end(REFUSED + 401, reason)
+        else:
+            self.end(RESTARTS)
+
+    def on_tick(self, now: int) -> None:
+        """Handle a tick: pings are the server's, and ``put`` has a timeout of its own."""
+        del now
+
+    async def frame(self) -> bytes | None:
+        """Return the next frame; None if the client has left, or sends one that is too large."""
+        message: Any = await self._receive()
+        if message["type"] != "websocket.receive":
+            self._left = True
+            self.requests.gone.set()
+            return None
+        frame: bytes = message.get("bytes") or (message.get("text") or "").encode()
+        if len(frame) > MAX_FRAME_BYTES:
+            self.end(TOO_BIG, "The frame is too large.")
+            return None
+        return frame
+
+    async def put(self, data: bytes) -> None:
+        """Send a frame. A client that does not read it in time has left."""
+        async with self._sending:
+            if self.requests.gone.is_set():
+                return
+            try:
+                async with asyncio.timeout(SEND_SECONDS):
+                    await self._send({"type": "websocket.send", "text": data.decode(), "bytes": None})
+            except TimeoutError:
+                self.requests.gone.set()
+                self.end(CLOSED, "The client does not read.")
+
+
+class WebSocketRoutes:
+    """ASGI middleware: serve the connections of ``routes``, by patterns of paths under ``prefix``; HTTP goes through.
+
+    With ``origins``, pages of other origins connect by the key that they name, not by what their browser adds
+    (RFC 6455, section 10.2).
+    """
+
+    def __init__(
+        self,
+        app: ASGIApp,
+        routes: Mapping[str, type[Connection]],
+        streams: OpenStreams,
+        prefix: str = "",
+        origins: OriginRule | None = None,
+    ) -> None:
+        self._app = app
+        self._routes = {re.compile(re.escape(prefix) + path): kind for path, kind in routes.items()}
+        self._streams = streams
+        self._origins = origins
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Serve one connection, or one request."""
+        if scope["type"] != ScopeType.WEBSOCKET:
+            await self._app(scope, receive, send)
+            return
+        path = scope["path"]
+        kind = next((kind for pattern, kind in self._routes.items() if pattern.fullmatch(path)), None)
+        foreign = self._is_foreign(scope)
+        if kind is None:
+            await send({"type": "websocket.close", "code": REFUSED + 404, "reason": "No WebSocket is served here."})
+        elif foreign and not _names_key(scope):
+            await send({"type": "websocket.close", "code": REFUSED + 403, "reason": "Another origin must name a key."})
+        else:
+            requests = InnerRequests(self._app, scope, foreign=foreign)
+            await kind(requests, self._streams, path, receive, send).serve()
+
+    def _is_foreign(self, scope: Scope) -> bool:
+        headers = dict(scope["headers"])
+        origin = headers.get(b"origin")
+        if self._origins is None or origin is None:
+            return False
+        return not self._origins.may_use(origin, headers.get(b"host", b""))
+
+
+def _key_in(scope: Any) -> str | None:
+    """Return the sub-protocol with a key."""
+    return next((name for name in scope.get("subprotocols") or () if name.startswith(BEARER)), None)
+
+
+def _names_key(scope: Any) -> bool:
+    """Whether a handshake has a key that no browser adds by itself."""
+    return _key_in(scope) is not None or any(_is_key(name, value) for name, value in scope["headers"])
+
+
+def _is_key(name: bytes, value: bytes) -> bool:
+    """Whether a header is a key; browsers add credentials of other schemes by themselves."""
+    return name == b"x-api-key" or (name == b"authorization" and value[:7].lower() == b"bearer ")

@@ -17,10 +17,7 @@ from app.infra.telemetry.logs import set_up
 from app.infra.telemetry.prometheus_page import MetricsPage
 from app.infra.telemetry.shared_buffer import MetricsBuffers
 from app.infra.telemetry.trace_context import request, run_id
-from app.protocols.langgraph_v2 import websocket as langgraph_v2
-from app.protocols.openai.responses import websocket as responses
-from app.protocols.websockets import WebSocketRoutes
-from app.server.asgi import behind_names, layers
+from app.server.asgi import behind_names, with_websockets
 from app.server.composition.services import build
 from app.server.granian_internals import connections
 from app.server.lifespan import Lifespan
@@ -60,9 +57,6 @@ class MetricsApp:
 
 log = structlog.get_logger(__name__)
 
-WEBSOCKETS = {langgraph_v2.PATH: langgraph_v2.serve, responses.PATH: responses.serve}
-"""Who serves the WebSocket connections, by the patterns of their paths."""
-
 
 class WorkerService:
     """The services as a worker serves them (``app.server.worker.Application``)."""
@@ -75,7 +69,7 @@ class WorkerService:
         self._lifespan = Lifespan(self._services)
         self._services.health.watchdog.on_give_up = _leave
         self._services.telemetry.loop_lag.also(self._count_dropped)
-        self.asgi = WebSocketRoutes(layers(self._services), WEBSOCKETS)
+        self.asgi = with_websockets(self._services)
         self.metrics = behind_names(MetricsApp(self._services.telemetry.metrics_page), self._services)
 
     async def open(self) -> None:

@@ -15,7 +15,7 @@ from app.features.access.guard import OPEN, Guard, RefusalThrottle, principal_of
 from app.features.access.idempotency import DuplicateRequests
 from app.features.access.rate_limits import RateLimitMiddleware
 from app.features.system.service import version
-from app.infra.http.host_and_cors import HostAndCorsMiddleware
+from app.infra.http.host_and_cors import HostAndCorsMiddleware, OriginRule
 from app.infra.http.json_decoding import JsonBody
 from app.infra.http.large_answers import LargeAnswers
 from app.infra.http.litestar_internals import FastResponse, ReadyRequest
@@ -26,13 +26,22 @@ from app.infra.http.request_context import RequestContextMiddleware
 from app.infra.http.response_deadline import ResponseDeadlineMiddleware
 from app.infra.http.server_address import ServerAddress
 from app.infra.settings import AuthSettings, ServerSettings
+from app.protocols.langgraph_v2 import websocket as langgraph_v2
 from app.protocols.mcp.resource_metadata import OAuthResource
+from app.protocols.openai.responses import websocket as responses
+from app.protocols.websockets import WebSocketRoutes
 from app.server.api_reference.page import complete
 from app.server.composition.services import AppServices
 from app.server.routes import BASE_PATH, controllers_of, root_controllers_of
 
 AFTER = {"streams": "runs", "max_document_bytes": "documents", "quota": "threads"}
 """Parts that a handler asks for in addition to another one."""
+
+WEBSOCKETS = {
+    BASE_PATH + langgraph_v2.PATH: langgraph_v2.ThreadConnection,
+    responses.PATH: responses.ResponsesConnection,
+}
+"""Who serves the WebSocket connections, by the patterns of their paths."""
 
 
 def litestar(services: AppServices) -> Litestar:
@@ -96,6 +105,13 @@ def _sign_in(auth: AuthSettings) -> SignIn:
     if auth.mode != "jwt":
         return SignIn()
     return SignIn(auth.jwt_issuer, auth.console_client_id, auth.console_scope, auth.jwt_audience)
+
+
+def with_websockets(services: AppServices) -> WebSocketRoutes:
+    """Return all that requests and connections pass. Without authentication ``layers`` judge the origins of both."""
+    server = services.settings.server
+    origins = OriginRule(server.cors_origins) if services.auth.is_on else None
+    return WebSocketRoutes(layers(services), WEBSOCKETS, services.streams, server.root_path, origins)
 
 
 def layers(services: AppServices) -> RequestContextMiddleware:

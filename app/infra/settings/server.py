@@ -166,7 +166,13 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
         ),
     ] = 8 * 1024 * 1024
     streams_per_key: Annotated[
-        int, is_("AGENT_STREAMS_PER_KEY", "Open streams of one key on one process.", ge=1, le=100_000)
+        int,
+        is_(
+            "AGENT_STREAMS_PER_KEY",
+            "Open streams of one key on one process, and as many WebSocket connections.",
+            ge=1,
+            le=100_000,
+        ),
     ] = 2000
     lease_seconds: Annotated[
         float,

@@ -6,20 +6,16 @@ response by its id, until one fails or the connection ends.
 """
 
 import asyncio
-import re
 from typing import Any, NamedTuple
 
 import msgspec
-from litestar.types import ASGIApp, Receive, Send
 
-from app.base.tasks import Tasks
+from app.base.errors import AgentServiceError
+from app.base.offload import offload, rough_size
 from app.protocols.openai.errors import error_body
-from app.protocols.websockets import CLOSED, DATA, MAX_FRAME_BYTES, REFUSED, RESTARTS, TOO_BIG, InnerRequests
+from app.protocols.websockets import CLOSED, DATA, RESTARTS, Connection, decoded
 
-PATH = re.compile(r"(?P<base>.*/v1/responses)/?")
-
-MAX_WAITING = 16
-"""Frames that wait for their turn; a client that sends more is not read until there is room."""
+PATH = "/v1/responses/?"
 
 MAX_SECONDS = 3600.0
 """The longest connection: https://www.openresponses.org/specification"""
@@ -38,78 +34,67 @@ _encode = msgspec.json.Encoder().encode
 
 Frame = dict[str, Any]
 
+_decode = msgspec.json.Decoder(Frame).decode
+
 
 class Kept(NamedTuple):
-    """The last response that is not stored: its id, and all items of its conversation."""
+    """The last response that is not stored: its id, all items of its conversation, and their bytes."""
 
     response_id: str
     items: list[Any]
+    size: int
 
 
-async def serve(app: ASGIApp, scope: Any, receive: Receive, send: Send, match: "re.Match[str]") -> None:
-    """Serve one connection."""
-    await _Connection(app, scope, receive, send, match["base"]).serve()
+class ResponsesConnection(Connection):
+    """A connection for responses. At most one frame waits for its turn; until then none is read."""
 
-
-class _Connection:
-    def __init__(self, app: ASGIApp, scope: Any, receive: Receive, send: Send, base: str) -> None:
-        self._requests = InnerRequests(app, scope)
-        self._receive = receive
-        self._send = send
-        self._base = base
-        self._tasks = Tasks("websocket")
-        self._frames: asyncio.Queue[bytes | None] = asyncio.Queue(MAX_WAITING)
-        self._close: tuple[int, str] = CLOSED, ""
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        self._base = self.path.removesuffix("/")
+        self._frames: asyncio.Queue[bytes | None] = asyncio.Queue()
         self._kept: Kept | None = None
 
-    async def serve(self) -> None:
-        message: Any = await self._receive()
-        if message["type"] != "websocket.connect":
-            return
-        status, _ = await self._requests.request("GET", f"{self._base}/resp_", b"")
-        if status != 404:  # there is no such response: the client may ask
-            await self._send({"type": "websocket.close", "code": REFUSED + status, "reason": "refused"})
-            return
-        await self._send({"type": "websocket.accept", "subprotocol": self._requests.subprotocol, "headers": []})
-        reader = self._tasks.start(self._read(), name="read")
+    async def ask(self) -> int:
+        """Ask for a response that does not exist: the answer 404 means that the client may ask for others."""
+        status, _ = await self.requests.request("GET", f"{self._base}/resp_", b"")
+        return 200 if status == 404 else status
+
+    async def converse(self) -> None:
+        """Answer frames one after the other; an end waits for the answer that is under way."""
+        self.tasks.start(self._read(), name="read")
+        self.ended.add_done_callback(lambda _: self._frames.put_nowait(None))
         try:
             async with asyncio.timeout(MAX_SECONDS):
-                while (frame := await self._frames.get()) is not None:
+                while (frame := await self._frames.get()) is not None and not self.ended.done():
+                    self._frames.task_done()
                     await self._answer(frame)
         except TimeoutError:
-            self._close = CLOSED, "The connection is too old: open another one."
+            self.end(CLOSED, "The connection is too old: open another one.")
         finally:
-            self._requests.gone.set()
-            await self._tasks.aclose()
-        if not reader.cancelled() and reader.done() and reader.result():
-            return  # the client has disconnected
-        code, reason = self._close
-        await self._send({"type": "websocket.close", "code": code, "reason": reason})
+            self.requests.gone.set()
 
-    async def _read(self) -> bool:
-        """Take frames until the end; return whether the client has ended it."""
+    async def _read(self) -> None:
+        """Take frames until the end."""
         try:
             while True:
-                async with asyncio.timeout(IDLE_SECONDS if self._frames.empty() else None):
-                    message: Any = await self._receive()
-                if message["type"] != "websocket.receive":
-                    self._requests.gone.set()
-                    return True
-                frame = message.get("bytes") or (message.get("text") or "").encode()
-                if len(frame) > MAX_FRAME_BYTES:
-                    self._close = TOO_BIG, "The frame is too large."
-                    return False
-                await self._frames.put(frame)
+                await self._frames.join()  # the one before has its turn
+                async with asyncio.timeout(IDLE_SECONDS):
+                    frame = await self.frame()
+                if frame is None:
+                    return
+                self._frames.put_nowait(frame)
         except TimeoutError:
-            self._close = CLOSED, "idle"
-            return False
+            self.end(CLOSED, "idle")
         finally:
-            await self._frames.put(None)
+            self._frames.put_nowait(None)
 
     async def _answer(self, frame: bytes) -> None:
         """Answer one frame by the events of a response, or by an error."""
         try:
-            asked = msgspec.json.decode(frame, type=Frame)
+            asked = await decoded(frame, _decode)
+        except AgentServiceError as error:
+            await self._refuse(400, str(error))
+            return
         except (msgspec.DecodeError, RecursionError):
             await self._refuse(400, 'The frame is not a JSON object: send {"type": "response.create", …}.')
             return
@@ -127,11 +112,15 @@ class _Connection:
         if continues is not None:
             items = [*continues.items, *items]
             asked |= {"input": items, "previous_response_id": None, "store": False}
-        response = await self._follow(_encode({**asked, "stream": True}), continues)
+        size = len(frame) + (0 if continues is None else continues.size)
+        body = await offload(size, _encode, {**asked, "stream": True})
+        response = await self._follow(body, continues)
         if asked.get("store") is False and response is not None and response.get("status") != "failed":
-            items = [*items, *(response.get("output") or ())]
-            if len(_encode(items)) <= MAX_KEPT_BYTES:
-                self._kept = Kept(str(response["id"]), items)
+            output = response.get("output") or []
+            items = [*items, *output]
+            kept_bytes = len(await offload(size + rough_size(output), _encode, items))
+            if kept_bytes <= MAX_KEPT_BYTES:
+                self._kept = Kept(str(response["id"]), items, kept_bytes)
 
     async def _follow(self, body: bytes, continues: Kept | None) -> Frame | None:
         """Send the events of a response; return the response once it has ended, None if it did not."""
@@ -154,21 +143,18 @@ class _Connection:
                     continue
                 found = data[1]
                 if b'"response":{' in found[:64]:  # the few events that have the response itself
-                    found, ended = _seen(found, continues, ended)
-                await self._put(found)
+                    found, ended = await offload(len(found), _seen, found, continues, ended)
+                await self.put(found)
 
-        complete = await self._requests.call("POST", self._base, body, on_start, on_body)
+        complete = await self.requests.call("POST", self._base, body, on_start, on_body)
         if status != 200:
-            await self._put(_error_of(status, head))
+            await self.put(_error_of(status, head))
         elif not complete:
-            self._close = RESTARTS, ""
+            self.end(RESTARTS)
         return ended
 
     async def _refuse(self, status: int, message: str, param: str | None = None) -> None:
-        await self._put(_error_of(status, _encode(error_body(status, message, param=param))))
-
-    async def _put(self, data: bytes) -> None:
-        await self._send({"type": "websocket.send", "text": data.decode(), "bytes": None})
+        await self.put(_error_of(status, _encode(error_body(status, message, param=param))))
 
 
 def _seen(data: bytes, continues: Kept | None, ended: Frame | None) -> tuple[bytes, Frame | None]:
