@@ -51,7 +51,7 @@ async def service(fresh_database_url: str, tmp_path: Path) -> AsyncIterator[Serv
         "AGENT_AUTH": "api_key",
         "AGENT_CONFIG": str(tmp_path / "agents.toml"),
         "AGENT_PRICES": str(tmp_path / "prices.toml"),
-        "AGENT_JWT_JWKS_URL": "https://user:hidden@127.0.0.1:1/keys",
+        "AGENT_JWT_JWKS_URL": "https://user:hidden/@hidden@127.0.0.1:1/keys?token=hidden&n=hidden",
         "OPENAI_API_KEY": "sk-hidden",
     }
     async with serving(fresh_database_url, **settings) as service:
@@ -135,7 +135,7 @@ async def test_the_configuration_in_effect_hides_secrets(service: Service) -> No
     settings = {one["name"]: one for one in answer.json()}
     assert "hidden" not in answer.text
     assert settings["OPENAI_API_KEY"]["value"] == settings["DATABASE_URL"]["value"] == "***"
-    assert settings["AGENT_JWT_JWKS_URL"]["value"] == "https://***@127.0.0.1:1/keys"
+    assert settings["AGENT_JWT_JWKS_URL"]["value"] == "https://***@127.0.0.1:1/keys?token=***&n=***"
     assert settings["AGENT_AUTH"]["value"] == "api_key"
     assert settings["PORT"] == settings["PORT"] | {"value": 8000, "is_default": True, "secret": False}
     assert not settings["AGENT_CONFIG"]["is_default"]

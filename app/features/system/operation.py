@@ -32,7 +32,10 @@ USAGE_DAYS = 30
 
 MAX_USAGE_ROWS = 10_000
 
-_CREDENTIALS = re.compile(r"(?<=://)[^/@\s]+@")
+_CREDENTIALS = re.compile(r"(?<=://).*@", re.DOTALL)
+"""What may be user and password of an address. To the last @: a password need not be escaped."""
+
+_QUERY_VALUES = re.compile(r"(?<=[?&])([^=&#]*=|)[^&#]*")
 
 
 class OperationService:
@@ -105,4 +108,6 @@ def _shown(value: Any) -> Any:
     """Return a setting's value without secrets, also those inside an address."""
     if isinstance(value, Secret):
         return HIDDEN
-    return _CREDENTIALS.sub(f"{HIDDEN}@", value) if isinstance(value, str) else value
+    if not isinstance(value, str) or "://" not in value:
+        return value
+    return _QUERY_VALUES.sub(rf"\1{HIDDEN}", _CREDENTIALS.sub(f"{HIDDEN}@", value))
