@@ -1,5 +1,6 @@
 """OpenAI's own client uses Responses and Conversations unchanged against a real server."""
 
+import functools
 import json
 import uuid
 from collections.abc import Iterator
@@ -291,3 +292,14 @@ def test_a_compaction_begins_the_next_request(openai_client: openai.OpenAI) -> N
     with pytest.raises(openai.BadRequestError) as refused:
         openai_client.responses.create(model="assistant", input=sent)
     assert refused.value.param == "input.0.encrypted_content"
+
+
+def test_a_repeated_compaction_with_a_key_is_the_first(openai_client: openai.OpenAI) -> None:
+    compact: Any = functools.partial(
+        openai_client.responses.compact, model="assistant", extra_headers={"Idempotency-Key": uuid.uuid4().hex}
+    )
+    first = compact(input="Ship on Tuesday.")
+    assert compact(input="Ship on Tuesday.").to_dict() == first.to_dict()
+    with pytest.raises(openai.APIStatusError, match="another body"):
+        compact(input="Ship on Monday.")
+    openai_client.responses.delete(first.id)

@@ -37,6 +37,7 @@ from app.protocols.projection import whole_run
 from app.protocols.threads import chat_in, thread_id_of
 from app.providers.llm.token_estimate import estimate_text_tokens, estimate_tokens
 from app.security.access.structs import Principal
+from app.security.idempotency.structs import ReplayedResponse
 
 PROTOCOL = "openai.responses"
 
@@ -78,11 +79,7 @@ class ResponsesController(Controller):
             accepted = await gateway.runs.create(principal, plan.thread_id, _run_of(data, options, plan, chat), key)
         except Invalid as error:
             raise named_model(error, data.model, gateway.assistants) from error
-        run = (
-            created(accepted)
-            if isinstance(accepted, ClaimedRun)
-            else await gateway.runs.by_id(principal, accepted.run_id)
-        )
+        run = await _run_of_accepted(gateway, principal, accepted)
         head = head_of(run)._replace(options=options or ModelOptions())
         headers = {"X-Thread-Id": str(accepted.thread_id), "X-Run-Id": str(accepted.run_id)}
         if ignored := data.ignored():
@@ -99,24 +96,27 @@ class ResponsesController(Controller):
 
     @post("/compact", status_code=200, opt=STARTS_RUNS, summary="Shorten a conversation to one item")
     async def compact(
-        self, data: JSONBody[ResponseRequest], principal: CurrentPrincipal, gateway: Gateway
+        self, data: JSONBody[ResponseRequest], principal: CurrentPrincipal, gateway: Gateway, request: AnyRequest
     ) -> OpenResponse:
-        """The agent's model summarizes input and earlier messages; the input of later requests begins with the item."""
+        """The agent's model summarizes input and earlier messages; the input of later requests begins with the item.
+
+        With an ``Idempotency-Key`` the summary is kept as a response, so that a repeated request gets the same item.
+        """
         gateway.streams.admit(principal.holder)
+        key = await key_in(request)
         messages = await conversation_of(gateway, principal, data)
-        body = await offload(body_bytes.get(), summarizing_run, data.model, messages, PROTOCOL)
+        body = await offload(body_bytes.get(), summarizing_run, data.model, messages, PROTOCOL, kept=key is not None)
         try:
-            accepted = await gateway.runs.create(principal, None, body)
+            accepted = await gateway.runs.create(principal, None, body, key)
         except Invalid as error:
             raise named_model(error, data.model, gateway.assistants) from error
-        assert isinstance(accepted, ClaimedRun)  # no idempotency key
-        return JsonAnswer(
-            gateway.streams,
-            _compacted(gateway, principal, head_of(created(accepted))),
-            on_disconnect=functools.partial(gateway.runs.stop, principal, accepted.run_id),
-            on_drain=functools.partial(gateway.runs.undo, principal, accepted.run_id),
-            holder=principal.holder,
+        run = await _run_of_accepted(gateway, principal, accepted)
+        stop, undo = (
+            None if key is not None else functools.partial(act, principal, accepted.run_id)
+            for act in (gateway.runs.stop, gateway.runs.undo)
         )
+        result = _compacted(gateway, principal, head_of(run))
+        return JsonAnswer(gateway.streams, result, on_disconnect=stop, on_drain=undo, holder=principal.holder)
 
     @post("/input_tokens", status_code=200, opt=READS, summary="Estimate the input tokens of a response")
     async def input_tokens(
@@ -215,6 +215,15 @@ def _run_of(data: ResponseRequest, options: ModelOptions | None, plan: RunPlan, 
         model_options=options,
         **plan.work,
     )
+
+
+async def _run_of_accepted(
+    gateway: ProtocolGateway, principal: Principal, accepted: ClaimedRun | ReplayedResponse
+) -> Run:
+    """Return the run that a request has started, now or when it was sent before."""
+    if isinstance(accepted, ClaimedRun):
+        return created(accepted)
+    return await gateway.runs.by_id(principal, accepted.run_id)
 
 
 async def _found(gateway: ProtocolGateway, principal: Principal, response_id: str) -> Run:
