@@ -37,7 +37,15 @@ log = structlog.get_logger(__name__)
 FLUSH_SECONDS = 1.0
 LIMITS_TTL = 5.0
 MAX_CACHED_LIMITS = 10_000
+MAX_USAGE_ROWS = 10_000
+"""Rows of usage that wait to be written; what comes beyond is counted without its model and requester."""
+OTHER_MODELS = "*"
+MAX_MODEL_LENGTH = 200
+MAX_TOKENS = 10**12
+"""Of one report: graphs report what their models claim, and no sum may exceed its column."""
 FAILED = (RunStatus.ERROR, RunStatus.TIMEOUT)
+REFUSED = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
+"""Errors of values that the database will never take."""
 
 
 class SpendingChange(msgspec.Struct):
@@ -177,6 +185,8 @@ class Budgets:
 
     def count(self, key: UsageKey, sums: UsageSums) -> None:
         """Count ``sums`` as the usage of ``key``."""
+        if key not in self._usage and len(self._usage) >= MAX_USAGE_ROWS:
+            key = key._replace(requested_by="", model=key.model and OTHER_MODELS)
         self._usage.setdefault(key, UsageSums()).add(sums)
 
     def charge(self, tenant_id: UUID, model: str, tokens: int) -> None:
@@ -230,19 +240,33 @@ class Budgets:
 
     async def _flush_usage(self) -> None:
         usage, self._usage = self._usage, {}
-        if not usage:
-            return
+        parts = [list(usage.items())] if usage else []
+        while parts:
+            rows = parts.pop()
+            error = await self._write_usage(rows)
+            if isinstance(error, REFUSED) and len(rows) > 1:  # one row must not block the others: halve to find it
+                middle = len(rows) // 2
+                parts += rows[:middle], rows[middle:]
+            elif isinstance(error, REFUSED):
+                key, one = rows[0]
+                figures = {"runs": one.runs, "tokens": one.input_tokens + one.output_tokens, "dollars": one.spent}
+                log.error("usage_refused", tenant=str(key.tenant_id), error=type(error).__name__, **figures)
+            elif error is not None:
+                log.warning("usage_waits", rows=len(rows), error=type(error).__name__)
+                for key, one in rows:
+                    self.count(key, one)
+
+    async def _write_usage(self, usage: list[tuple[UsageKey, UsageSums]]) -> Exception | None:
+        """Write ``usage`` in one statement; return the error if that fails."""
         rows = [
-            (*key, one.runs, one.failed, one.input_tokens, one.output_tokens, dollars(one.spent))
-            for key, one in usage.items()
+            (*key, one.runs, one.failed, one.input_tokens, one.output_tokens, dollars(one.spent)) for key, one in usage
         ]
         try:
             async with self._database.engine_connection() as connection:
                 await connection.execute(queries.COUNT_USAGE, *(list(column) for column in zip(*rows, strict=True)))
         except Exception as error:  # noqa: BLE001  an edge: whatever the driver raises, usage is counted later
-            log.warning("usage_waits", rows=len(rows), error=type(error).__name__)
-            for key, one in usage.items():
-                self.count(key, one)
+            return error
+        return None
 
     async def _write(self, changes: dict[tuple[UUID, date], SpendingChange]) -> Exception | None:
         """Write ``changes`` in one statement and charge their tokens; return the error if the database refuses them."""
@@ -316,6 +340,15 @@ def _tokens(tenant_id: UUID, max_tokens: int, weight: float) -> BucketTake:
     return BucketTake(TOKENS, f"{TOKENS}:{tenant_id}", max_tokens, weight=weight)
 
 
+def _credible(tokens: int) -> int:
+    return min(max(0, tokens), MAX_TOKENS)
+
+
+def _storable(model: str) -> str:
+    """Return what of a reported name can be stored, as part of a key too."""
+    return model[:MAX_MODEL_LENGTH].encode(errors="replace").decode().replace("\0", "\ufffd")
+
+
 class RunAccount:
     """Account of one run's spending in this process.
 
@@ -357,11 +390,12 @@ class RunAccount:
 
     def spend_step(self, model: str, usage: Usage) -> None:
         """Charge what a step reports beyond the calls that were charged when they ended."""
-        known_input = min(self._charged_input, usage.input_tokens)
-        known_output = min(self._charged_output, usage.output_tokens)
+        input_tokens, output_tokens = _credible(usage.input_tokens), _credible(usage.output_tokens)
+        known_input = min(self._charged_input, input_tokens)
+        known_output = min(self._charged_output, output_tokens)
         self._charged_input -= known_input
         self._charged_output -= known_output
-        self.spend(model, usage.input_tokens - known_input, usage.output_tokens - known_output)
+        self.spend(_storable(model), input_tokens - known_input, output_tokens - known_output)
 
     def spend(self, model: str, input_tokens: int, output_tokens: int) -> None:
         """Charge the tokens that ``model`` used."""

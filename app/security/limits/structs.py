@@ -45,7 +45,7 @@ class DaySpending(msgspec.Struct, frozen=True):
 
 class UsageKey(NamedTuple):
     """Whose usage it is: ``agent`` by its configured name, empty outside of runs; ``requested_by`` a key or user, empty
-    if unknown; ``model`` as ``vendor:model``, empty for the counts of runs.
+    if unknown; ``model`` as ``vendor:model``, empty for the counts of runs, ``*`` for models beyond those that fit.
     """
 
     tenant_id: UUID

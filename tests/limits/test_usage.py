@@ -1,0 +1,88 @@
+"""Usage by day: one report that cannot be stored loses no other, and nothing is lost when a process stops."""
+
+import random
+from typing import Any
+from uuid import UUID
+
+import pytest
+from structlog.testing import capture_logs
+
+from app.domain.messages import Usage
+from app.infra.db.engine import Database
+from app.infra.settings import LimitSettings
+from app.infra.telemetry.meters import Meters
+from app.security.limits import budgets as module
+from app.security.limits.budgets import MAX_MODEL_LENGTH, MAX_TOKENS, Budgets, RunAccount
+from app.security.limits.limiter import Limiter
+from app.security.limits.prices import Prices
+from app.security.limits.structs import UsageKey, UsageSums
+from tests.crons.conftest import database
+from tests.runs.engine import TENANT, fetch
+
+__all__ = ["database"]
+
+OTHER = UUID(int=8)
+LONG = random.Random(1).randbytes(5000).hex()
+"""More than an index takes, and hardly compressible."""
+
+
+@pytest.fixture
+def budgets(database: Database) -> Budgets:
+    return Budgets(database, Limiter(LimitSettings()), Prices(), lambda _: "", Meters())
+
+
+async def counted(database: Database, columns: str) -> list[tuple[Any, ...]]:
+    found = await fetch(database, f"select {columns} from usage_by_day order by {columns}")
+    return [tuple(row.values()) for row in found]
+
+
+async def test_whatever_a_graph_reports_about_its_model_is_counted(database: Database, budgets: Budgets) -> None:
+    account = RunAccount(budgets, TENANT, None, agent="graph")
+    for model, tokens in (("a\0b", 1), ("half \ud800", 2), (LONG, 3), ("huge", 2**63), ("negative", -5)):
+        account.spend_step(model, Usage(input_tokens=tokens, output_tokens=1))
+    RunAccount(budgets, OTHER, None).spend_step("sound", Usage(input_tokens=7, output_tokens=8))
+    await budgets.flush()
+    assert set(await counted(database, "model, input_tokens, output_tokens")) == {
+        ("a\ufffdb", 1, 1),
+        ("half ?", 2, 1),
+        (LONG[:MAX_MODEL_LENGTH], 3, 1),
+        ("huge", MAX_TOKENS, 1),
+        ("negative", 0, 1),
+        ("sound", 7, 8),
+    }
+    assert [row["tokens"] for row in await fetch(database, "select tokens from spending order by tenant_id")] == [
+        MAX_TOKENS + 6 + 5,
+        15,
+    ]
+
+
+async def test_usage_that_the_database_refuses_is_dropped_alone(database: Database, budgets: Budgets) -> None:
+    def count(agent: str, tokens: int) -> None:
+        budgets.count(UsageKey(TENANT, budgets.today(), agent, "", "m"), UsageSums(input_tokens=tokens))
+
+    for agent, tokens in (("a", 1), ("nul\0", 1), ("b", 2), (LONG, 1), ("half \ud800", 1), ("c", 3), ("sum", 2**63)):
+        count(agent, tokens)
+    with capture_logs() as lines:
+        await budgets.flush()
+        await budgets.flush()
+    assert await counted(database, "agent, input_tokens") == [("a", 1), ("b", 2), ("c", 3)]
+    assert [line["event"] for line in lines] == ["usage_refused"] * 4, "and is not tried again"
+
+
+async def test_usage_that_waits_is_bounded_and_loses_no_sum(
+    database: Database, budgets: Budgets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_USAGE_ROWS", 3)
+    day = budgets.today()
+    for number in range(8):
+        budgets.count(UsageKey(TENANT, day, "one", f"user {number}", "m"), UsageSums(input_tokens=1))
+        budgets.count(UsageKey(TENANT, day, "one", f"user {number}", ""), UsageSums(runs=1))
+    assert len(budgets._usage) == 5
+    await budgets.flush()
+    assert await counted(database, "requested_by, model, input_tokens, runs") == [
+        ("", "", 0, 7),
+        ("", "*", 6, 0),
+        ("user 0", "", 0, 1),
+        ("user 0", "m", 1, 0),
+        ("user 1", "m", 1, 0),
+    ]
