@@ -1,5 +1,7 @@
 """Usage by day: one report that cannot be stored loses no other, and nothing is lost when a process stops."""
 
+import asyncio
+import contextlib
 import random
 from typing import Any
 from uuid import UUID
@@ -18,6 +20,7 @@ from app.security.limits.prices import Prices
 from app.security.limits.structs import UsageKey, UsageSums
 from tests.crons.conftest import database
 from tests.runs.engine import TENANT, fetch
+from tests.waiting import eventually
 
 __all__ = ["database"]
 
@@ -86,3 +89,23 @@ async def test_usage_that_waits_is_bounded_and_loses_no_sum(
         ("user 0", "m", 1, 0),
         ("user 1", "m", 1, 0),
     ]
+
+
+@pytest.mark.parametrize("table", ["usage_by_day", "spending"])
+async def test_what_is_being_written_when_a_process_stops_is_not_lost(
+    database: Database, budgets: Budgets, table: str
+) -> None:
+    async def waits() -> bool:
+        return bool(await fetch(database, "select 1 from pg_locks where not granted"))
+
+    budgets.charge(TENANT, "m", 5)
+    async with database.engine_connection() as connection, connection.transaction():
+        await connection.execute(f"lock table {table} in share row exclusive mode")
+        flush = asyncio.create_task(budgets.flush())
+        await eventually(waits)
+        flush.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await flush
+    await budgets.aclose()
+    assert await counted(database, "input_tokens") == [(5,)]
+    assert await fetch(database, "select tokens from spending") == [{"tokens": 5}]

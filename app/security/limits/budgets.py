@@ -2,7 +2,8 @@
 
 A run reserves before it starts, reserves more when that is used up, and releases the rest when it ends. Dollars are
 stored in the database, one row per tenant and day, so a crash never frees budget: what a process had not written when
-it was killed (at most the last second) is not counted as spent, but its reservation lasts for the day.
+it was killed (at most the last second) is not counted as spent, but its reservation lasts for the day. What it wrote is
+counted at least once: a write whose answer is lost with its connection is repeated, and may count twice.
 """
 
 import asyncio
@@ -20,7 +21,7 @@ import structlog
 
 from app.base.clock import now
 from app.base.errors import BudgetSpent, Limited, Unavailable
-from app.base.tasks import Tasks
+from app.base.tasks import Tasks, run_to_completion
 from app.base.ttl_cache import TTLCache
 from app.domain.lifecycle import TERMINAL, RunStatus
 from app.domain.messages import Usage
@@ -222,7 +223,10 @@ class Budgets:
             yield
 
     async def flush(self) -> None:
-        """Write what was spent, by whom, and charge the tokens. Failed writes are retried."""
+        """Write what was spent, by whom, and charge the tokens, also if cancelled. Failed writes are retried."""
+        await run_to_completion(self._flush())
+
+    async def _flush(self) -> None:
         await self._flush_usage()
         changes, self._changes = self._changes, {}
         if not changes:
