@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import random
+from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +11,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from app.domain.messages import Usage
+from app.engine.queue.retention import sweeper
+from app.engine.queue.retention.sweeper import RetentionSweeper
 from app.infra.db.engine import Database
 from app.infra.settings import LimitSettings
 from app.infra.telemetry.meters import Meters
@@ -109,3 +112,22 @@ async def test_what_is_being_written_when_a_process_stops_is_not_lost(
     await budgets.aclose()
     assert await counted(database, "input_tokens") == [(5,)]
     assert await fetch(database, "select tokens from spending") == [{"tokens": 5}]
+
+
+async def test_usage_is_kept_for_400_days(
+    database: Database, budgets: Budgets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sweeper, "ROWS", 3)
+    today = budgets.today()
+    ages = (0, 399, 402, 403, 500, 900)  # those around the limit survive midnight
+    for tenant_id in (TENANT, OTHER, UUID(int=9)):
+        for age in ages if tenant_id != UUID(int=9) else ages[:1]:
+            budgets.count(UsageKey(tenant_id, today - timedelta(days=age), "", "", "m"), UsageSums(input_tokens=age))
+    await budgets.flush()
+    sweeps = RetentionSweeper(database)
+    assert await sweeps.usage() == 8
+    assert await counted(database, "input_tokens, tenant_id") == [
+        *((0, tenant_id) for tenant_id in (TENANT, OTHER, UUID(int=9))),
+        *((399, tenant_id) for tenant_id in (TENANT, OTHER)),
+    ]
+    assert await sweeps.usage() == 0

@@ -207,6 +207,7 @@ async def test_user_data_stays_without_a_retention_setting(database: Database) -
         "events",
         "transitions",
         "audit",
+        "usage",
     }
     all_of_them = RetentionSettings(threads_days=1, history_days=1, runs_days=1)
     assert set(RetentionSweeper(database, all_of_them).kinds(0)) >= {"threads", "history", "runs"}

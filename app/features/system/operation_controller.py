@@ -31,7 +31,7 @@ class OperationController(Controller):
     async def usage(
         self, principal: CurrentPrincipal, operation: Operation, since: Since = None, until: Until = None, by: By = None
     ) -> list[Usage]:
-        """Runs that ended, tokens and dollars of the tenant; runs are not counted by model.
+        """Runs that their worker ended, tokens and dollars of the tenant, kept for 400 days; no runs by model.
 
         `requested_by` is the key or user that requested the work, `key_name` the name of that key. Dollars are those of
         the price list (`GET /prices`) when the tokens were used.

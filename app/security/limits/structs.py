@@ -56,7 +56,7 @@ class UsageKey(NamedTuple):
 
 
 class UsageSums(msgspec.Struct):
-    """Runs that have ended, those of them that failed, tokens, and dollars."""
+    """Runs that their worker ended, those of them that failed, tokens, and dollars."""
 
     runs: int = 0
     failed: int = 0

@@ -280,7 +280,7 @@ OWN = {
     ("Setting", "value"): "The value in effect; `***` for a secret, null for one that is not set.",
     ("Usage", "agent"): "Name of an agent; empty for what no run used.",
     ("Usage", "model"): "The model, as `vendor:model`.",
-    ("Usage", "runs"): "Runs that have ended.",
+    ("Usage", "runs"): "Runs that their worker ended; not those cancelled before they began.",
     ("WorkerRuns", "runs"): "Runs that it holds.",
     ("WorkerRuns", "worker"): "Token of the process, new with each start.",
     ("Assistant", "version"): "The newest version.",

@@ -174,6 +174,23 @@ with candidates as (
 )
 <seen>"""
 
+DELETE_USAGE = """
+with recursive tenant as (
+  (select tenant_id from usage_by_day order by tenant_id limit 1)
+  union all
+  select (select u.tenant_id from usage_by_day u where u.tenant_id > t.tenant_id order by u.tenant_id limit 1)
+  from tenant t where t.tenant_id is not null
+), old as (
+  select u.tenant_id, u.day, u.agent, u.requested_by, u.model from tenant t cross join lateral (
+    select * from usage_by_day d
+    where d.tenant_id = t.tenant_id and d.day < (now() at time zone 'UTC')::date - $1::int limit <batch>) u
+  limit <batch>
+)
+delete from usage_by_day u using old o
+where (u.tenant_id, u.day, u.agent, u.requested_by, u.model) = (o.tenant_id, o.day, o.agent, o.requested_by, o.model)
+"""
+"""Deletes usage older than $1 days, in batches: two probes of the primary key for each tenant find it."""
+
 LOCK_MARK = """
 select place, done and started_at < now() - make_interval(secs => $2) as again
 from retention_marks where name = $1 for update skip locked

@@ -22,6 +22,7 @@ from app.engine.queue.retention.sql import (
     DELETE_RUNS,
     DELETE_TEMPORARY,
     DELETE_TRANSITIONS,
+    DELETE_USAGE,
     LOCK_MARK,
     MOVE_MARK,
     SECONDS_AGO,
@@ -46,6 +47,8 @@ LATE_SECONDS = 900.0
 """Margin by which the scan of event logs stays behind the retention period; longer runs are left to the next scan."""
 FULL_SECONDS = 600.0
 """Interval of examining all stateless runs, also those that an idempotency key or a webhook kept before."""
+USAGE_DAYS = 400
+"""Days for which usage by day is kept: a year, and the month to compare it with."""
 FIRST = UUID(int=0)
 LONG_AGO = datetime.fromisoformat("1970-01-01T00:00:00+00:00")
 
@@ -66,6 +69,7 @@ class RetentionSweeper:
         self._retention = retention
         self._turn = asyncio.Lock()
         self._full_at = -FULL_SECONDS
+        self._usage_at = -SWEEP_INTERVAL_SECONDS
 
     def kinds(self, keep_seconds: float) -> dict[str, Callable[[], Awaitable[int]]]:
         """Return the sweeps enabled by the settings, by name; stateless runs stay for ``keep_seconds``."""
@@ -78,6 +82,7 @@ class RetentionSweeper:
             "frames": (True, self.frames),
             "events": (True, self.events),
             "transitions": (retention.transitions_days > 0, self.transitions),
+            "usage": (True, self.usage),
             "audit": (retention.audit_days > 0, self.audit),
             "threads": (retention.threads_days > 0, self.threads),
             "history": (retention.history_days > 0, self.history),
@@ -136,6 +141,15 @@ class RetentionSweeper:
     async def audit(self) -> int:
         """Delete old entries of the audit log."""
         return await self._walk("audit", DELETE_AUDIT, ROWS, self._retention.audit_days)
+
+    async def usage(self) -> int:
+        """Delete usage of days long ago; a no-op if this process has done so recently."""
+        now = time.monotonic()
+        if now - self._usage_at < SWEEP_INTERVAL_SECONDS:
+            return 0
+        deleted = await repeat_deletion(self._database, "usage", with_batch(DELETE_USAGE, ROWS), USAGE_DAYS)
+        self._usage_at = now
+        return deleted
 
     async def threads(self) -> int:
         """Delete idle threads without a TTL of their own."""
