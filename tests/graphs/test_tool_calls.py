@@ -2,9 +2,14 @@
 
 import asyncio
 from typing import Any
+from uuid import UUID
 
+import pytest
+
+from app.agents.langgraph.session import COMMAND, INPUT
 from app.agents.langgraph.tools import GraphToolCalls, results_in
-from app.agents.langgraph.wire import ToolRequest
+from app.agents.langgraph.wire import HEAD, ToolRequest
+from app.agents.open_calls import open_calls
 from app.agents.port import UnresolvedCall
 from app.agents.testing import FakeRunContext
 from app.agents.tool_loop.approval import ApprovalPolicy
@@ -13,6 +18,7 @@ from app.agents.tool_loop.calls import Toolbox
 from app.agents.tools.function_tool import FunctionTool
 from app.base.errors import ReviewAborted
 from app.domain.messages import ToolCall
+from app.domain.state import State
 from app.tools import tool
 
 
@@ -118,3 +124,14 @@ async def test_calls_that_change_nothing_leave_nothing_behind() -> None:
     for _ in range(2):
         assert (await made(calls))["content"] == "hi"
     assert (seen, context.intents, results_in(context.state)) == (["hi", "hi"], [], {})
+
+
+@pytest.mark.parametrize(
+    "values", [{HEAD: {"run": str(UUID(int=9 << 100))}}, {HEAD: {"run": ""}}, {INPUT: 1}, {COMMAND: 1}]
+)
+def test_every_earlier_run_may_have_made_a_call_of_a_graph(values: dict[str, Any]) -> None:
+    """Whoever wrote its checkpoint last: the superstep that made the call may be older, or have none yet."""
+    state = State()
+    state.apply(values)
+    assert open_calls(state).since == UUID(int=0)
+    assert open_calls(State()).since is None

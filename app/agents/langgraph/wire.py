@@ -7,7 +7,6 @@ import asyncio
 import contextlib
 import struct
 from typing import Any
-from uuid import UUID
 
 import msgspec
 
@@ -24,15 +23,9 @@ Changes = dict[str, list[Any] | None]
 """Changes of a thread's values, as ``agent_service_graphs.documents`` describes them."""
 
 
-class _Head(msgspec.Struct):
-    run: str = ""
-
-
-def graph_run_in(state: State) -> UUID | None:
-    """Return the run that has written the graph's checkpoint in ``state``; None if there is none."""
-    stored = state.channels.get(HEAD)
-    run = "" if stored is None else msgspec.json.decode(stored.json(), type=_Head).run
-    return UUID(run) if run else None
+def holds_graph(state: State) -> bool:
+    """Whether ``state`` is of a graph: it has a checkpoint, or an input that its first superstep reads."""
+    return any(name.startswith(HEAD) for name in state.channels)
 
 
 class GraphDescription(msgspec.Struct, kw_only=True):
