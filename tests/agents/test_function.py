@@ -138,6 +138,23 @@ async def test_several_tools_run_at_the_same_time_and_answer_in_order() -> None:
     ]
 
 
+async def test_calls_of_two_rounds_with_one_id_have_intents_of_their_own() -> None:
+    """Models name the calls of each of their messages alike, and the database has one intent of an id for a run."""
+
+    async def search(query: str) -> str:
+        """Search."""
+        return query
+
+    async def run(context: Context) -> None:
+        for query in ("a", "b"):
+            await context.tools.run([ToolCall("search", {"query": query}, "call_0")])
+
+    play = FakeRunContext()
+    await play.play(agent(run, search), "go")
+    first, second = play.intents
+    assert first.call_id != second.call_id
+
+
 async def test_a_loop_of_model_and_tools_can_be_written_out() -> None:
     async def run(context: Context) -> AIMessage:
         talk = context.messages

@@ -13,7 +13,7 @@ from app.agents.open_calls import open_calls
 from app.agents.port import UnresolvedCall
 from app.agents.testing import FakeRunContext
 from app.agents.tool_loop.approval import ApprovalPolicy
-from app.agents.tool_loop.call_questions import idempotency_key
+from app.agents.tool_loop.call_questions import idempotency_key, intent_id
 from app.agents.tool_loop.calls import Toolbox
 from app.agents.tools.function_tool import FunctionTool
 from app.base.errors import ReviewAborted
@@ -42,13 +42,13 @@ def calls_of(context: FakeRunContext, approve: ApprovalPolicy = ApprovalPolicy()
     return GraphToolCalls(toolbox, context, context.amend, context.intend)
 
 
-async def made(calls: GraphToolCalls, attempt: int = 1, answers: dict[str, Any] | None = None) -> Any:
+async def made(
+    calls: GraphToolCalls, attempt: int = 1, answers: dict[str, Any] | None = None, key: str = "task 0"
+) -> Any:
     """Make the call of the tool ``send``; return its result or its questions."""
     found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     calls._context.answers.update(answers or {})
-    request = ToolRequest(
-        run=1, id=7, key="task 0", call_id="call_1", attempt=attempt, name="send", args=b'{"text":"hi"}'
-    )
+    request = ToolRequest(run=1, id=7, key=key, call_id="call_1", attempt=attempt, name="send", args=b'{"text":"hi"}')
 
     def answer(**sent: Any) -> None:
         found.set_result(sent["value"])
@@ -101,7 +101,7 @@ async def test_a_node_that_starts_again_finds_its_result_and_one_that_is_retried
     for _ in range(2):
         assert (await made(calls))["status"] == "error"
     assert post.sent == ["hi"]
-    assert [intent.call_id for intent in context.intents] == ["call_1"]
+    assert [intent.call_id for intent in context.intents] == [intent_id("task 0", _call())]
     post.broken = False
     for attempt in (2, 2, 1, 3):
         assert (await made(calls, attempt))["content"] == "sent hi"
@@ -135,3 +135,19 @@ def test_every_earlier_run_may_have_made_a_call_of_a_graph(values: dict[str, Any
     state.apply(values)
     assert open_calls(state).since == UUID(int=0)
     assert open_calls(State()).since is None
+
+
+async def test_calls_of_two_messages_with_one_id_have_intents_of_their_own() -> None:
+    post, context = Post(), FakeRunContext()
+    calls = calls_of(context, ApprovalPolicy(), post.send)
+    for key in ("message 1", "message 2"):
+        await made(calls, key=key)
+    first, second = context.intents
+    assert first.call_id != second.call_id
+    owner = FakeRunContext()
+    owner.thread_id = context.thread_id
+    owner.unresolved_calls[second.call_id] = [UnresolvedCall("r", context.thread_id, second.key)]
+    again = calls_of(owner, ApprovalPolicy(), post.send)
+    assert "questions" in await made(again, key="message 2")
+    assert (await made(again, key="message 1"))["content"] == "sent hi"
+    assert len(post.sent) == 3

@@ -12,7 +12,7 @@ from app.agents.functions.conversion import convert, to_builtins
 from app.agents.functions.session import FunctionSession, StepPosition
 from app.agents.functions.step_journal import encode
 from app.agents.port import ToolIntent
-from app.agents.tool_loop.call_questions import idempotency_key
+from app.agents.tool_loop.call_questions import idempotency_key, intent_id
 from app.agents.tool_loop.calls import Toolbox
 from app.agents.tool_loop.conversation import AnyToolCall, PendingCalls, calls_of
 from app.agents.tools.port import ToolClass
@@ -105,7 +105,7 @@ class ToolCaller:
         """Return intents for calls with side effects, so that a crash cannot hide that they were made."""
         return tuple(
             ToolIntent(
-                call_id=call.id,
+                call_id=intent_id(pending.message_id, call),
                 tool=call.name,
                 tool_class=self._toolbox.tool_class(call.name),
                 key=idempotency_key(self._session.run, pending.message_id, call),

@@ -13,7 +13,7 @@ import msgspec
 from app.agents.langgraph.wire import ToolExecuted, ToolRequest
 from app.agents.port import Interrupt, RunContext, ToolIntent, UnresolvedCall
 from app.agents.tool_loop.approval import ApprovalPolicy
-from app.agents.tool_loop.call_questions import KEPT, Amend, idempotency_key
+from app.agents.tool_loop.call_questions import KEPT, Amend, idempotency_key, intent_id
 from app.agents.tool_loop.calls import CallResults, Toolbox
 from app.agents.tool_loop.conversation import PendingCalls
 from app.agents.tools.port import NeedsAnswer, ToolClass, ToolContext, ToolResult
@@ -177,7 +177,8 @@ class GraphToolCalls:
 
 
 def _intent(request: ToolRequest, call: ToolCall, tool_class: ToolClass, key: str) -> ToolIntent:
-    return ToolIntent(call_id=call.id, tool=call.name, tool_class=tool_class, key=key, args=request.args)
+    call_id = intent_id(request.key, call)
+    return ToolIntent(call_id=call_id, tool=call.name, tool_class=tool_class, key=key, args=request.args)
 
 
 def specs_of(toolbox: Toolbox) -> list[dict[str, Any]]:

@@ -1,6 +1,7 @@
 """One call of a tool: its identity across attempts, and the questions that it asks people."""
 
 import asyncio
+import hashlib
 from collections.abc import Awaitable, Callable
 from typing import Any, Protocol
 from uuid import UUID, uuid5
@@ -90,6 +91,14 @@ def _key_on(thread_id: UUID, message_id: str, call: AnyToolCall) -> str:
     return str(uuid5(thread_id, f"{message_id} {call.id}"))
 
 
+def intent_id(message_id: str, call: AnyToolCall) -> str:
+    """Return the id of a call's intent where ids of calls repeat in a run: in graphs and functions.
+
+    ``app.engine.execution.sql`` reads the call's own id from it.
+    """
+    return f"{call.id} {hashlib.blake2b(message_id.encode(), digest_size=8).hexdigest()}"
+
+
 def kept_in(context: RunContext, message_id: str, call: AnyToolCall) -> str:
     """Return the name of the hidden value for what attempts of ``call`` keep: those of this thread alone."""
     return f"{KEPT}{idempotency_key(context, message_id, call)}"
@@ -111,7 +120,8 @@ def unresolved_call(context: RunContext, message_id: str, call: AnyToolCall) -> 
 
     None if an attempt has kept something, by which the next one continues.
     """
-    attempts = context.unresolved_calls.get(call.id, ())
+    of = context.unresolved_calls
+    attempts = [*of.get(call.id, ()), *of.get(intent_id(message_id, call), ())]
     if attempts and context.state.get(kept_in(context, message_id, call)) is not None:
         return None
     return next((one for one in reversed(attempts) if one.key == _key_on(one.thread_id, message_id, call)), None)

@@ -32,7 +32,7 @@ where (r.run_id = $3 and $4) or (r.run_id <> $3 and (
         select from jsonb_array_elements(r.interrupts) as a(asked)
         left join questions q
           on q.tenant_id = $1 and q.thread_id = r.thread_id and q.question_id = a.asked->>'id'
-        where q.kind is null or q.call_id = i.call_id))))
+        where q.kind is null or q.call_id in (i.call_id, left(i.call_id, -17))))))
 union all
 select true, i.call_id, i.key, i.run_id, i.thread_id, false, i.created_at
 from family f join tool_intents i on i.tenant_id = $1 and i.thread_id = f.thread_id
@@ -47,7 +47,7 @@ order by 7 nulls first
 A call is unresolved if its owner died, if its run was stopped in the middle of a step, or (if it cannot be repeated)
 if any run of the thread or its copies continued beyond it, unless the call still waits for an answer, or if its run
 was deleted. Limited to what the run may call again: the calls $5, those of this run, and those of runs from the id
-$6; without $5 all.
+$6; without $5 all. An intent's id is its call's, or that with a blank and 16 digits (``call_questions.intent_id``).
 """
 
 COMMIT = """
