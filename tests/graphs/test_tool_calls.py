@@ -1,16 +1,19 @@
 """Calls of the agents file's tools by graphs: what a crash, a person's answer and a retry of a node do to them."""
 
 import asyncio
+from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import pytest
 
+from app.agents.langgraph.kept_values import KeptValues
 from app.agents.langgraph.session import COMMAND, INPUT
-from app.agents.langgraph.tools import GraphToolCalls, results_in
-from app.agents.langgraph.wire import HEAD, ToolRequest
+from app.agents.langgraph.tools import MAX_ARGS_BYTES, GraphToolCalls, results_in
+from app.agents.langgraph.wire import HEAD, EndReport, MarkReport, ToolRequest
+from app.agents.langgraph.worker import GraphProject, GraphWorker, WorkerRun
 from app.agents.open_calls import open_calls
-from app.agents.port import UnresolvedCall
+from app.agents.port import RunInstructions, UnresolvedCall
 from app.agents.testing import FakeRunContext
 from app.agents.tool_loop.approval import ApprovalPolicy
 from app.agents.tool_loop.call_questions import idempotency_key, intent_id
@@ -43,15 +46,19 @@ def calls_of(context: FakeRunContext, approve: ApprovalPolicy = ApprovalPolicy()
 
 
 async def made(
-    calls: GraphToolCalls, attempt: int = 1, answers: dict[str, Any] | None = None, key: str = "task 0"
+    calls: GraphToolCalls,
+    attempt: int = 1,
+    answers: dict[str, Any] | None = None,
+    key: str = "task 0",
+    args: bytes = b'{"text":"hi"}',
 ) -> Any:
     """Make the call of the tool ``send``; return its result or its questions."""
     found: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
     calls._context.answers.update(answers or {})
-    request = ToolRequest(run=1, id=7, key=key, call_id="call_1", attempt=attempt, name="send", args=b'{"text":"hi"}')
+    request = ToolRequest(run=1, id=7, key=key, call_id="call_1", attempt=attempt, name="send", args=args)
 
     def answer(**sent: Any) -> None:
-        found.set_result(sent["value"])
+        found.set_result(sent["error"] or sent["value"])
 
     calls.start(request, answer, found.set_exception)
     return await found
@@ -151,3 +158,30 @@ async def test_calls_of_two_messages_with_one_id_have_intents_of_their_own() -> 
     assert "questions" in await made(again, key="message 2")
     assert (await made(again, key="message 1"))["content"] == "sent hi"
     assert len(post.sent) == 3
+
+
+async def test_a_run_that_goes_back_makes_the_calls_again_and_finds_its_own_results() -> None:
+    post, context = Post(), FakeRunContext()
+    await made(calls_of(context, ApprovalPolicy(), post.send))
+    fork = FakeRunContext(context.state)
+    fork.thread_id, fork.instructions = context.thread_id, RunInstructions(fork=True)
+    for _ in range(2):  # the second time as after a restart of the worker
+        assert (await made(calls_of(fork, ApprovalPolicy(), post.send)))["content"] == "sent hi"
+        assert post.sent == ["hi", "hi"]
+
+
+async def test_arguments_of_more_than_a_mebibyte_are_refused() -> None:
+    post = Post()
+    large = b'{"text":"%s"}' % (b"x" * MAX_ARGS_BYTES)
+    assert "more than 1048576" in await made(calls_of(FakeRunContext(), ApprovalPolicy(), post.send), args=large)
+    assert post.sent == []
+
+
+async def test_a_run_that_has_ended_stays_ended_when_a_late_report_comes() -> None:
+    worker = GraphWorker(GraphProject(graphs={}, folder=Path()))
+    admitted: Any = None
+    connection: Any = None
+    run = worker._runs[1] = WorkerRun(1, connection, admitted, (UUID(int=1), UUID(int=2)), KeptValues())
+    for report in (EndReport(run=1, status="done"), MarkReport(run=1, wait=1)):
+        worker._route(report)
+        assert run.ended

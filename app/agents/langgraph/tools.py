@@ -31,6 +31,9 @@ RESULT = f"{KEPT}result:"
 UNBOUNDED_SECONDS = 10.0**9
 """Timeout of a tool that the worker runs: its graph has its own."""
 
+MAX_ARGS_BYTES = 1024 * 1024
+"""Largest arguments of a call, as JSON: they are read on the event loop, and recorded before the call."""
+
 SETTLE_SECONDS = 5.0
 """Time in which calls end whose tools have."""
 
@@ -142,12 +145,14 @@ class GraphToolCalls:
     async def _result(self, request: ToolRequest, reply: Callable[[Answer], None]) -> Answer | None:
         """Return the call's result, or the questions that it asks; None if the worker has run it."""
         context, key = self._context, request.key
+        if len(request.args) > MAX_ARGS_BYTES:
+            raise Invalid(f"The arguments of a tool call have {len(request.args)} bytes, more than {MAX_ARGS_BYTES}.")
         json_scan.check(request.args, "The arguments of a tool call")
         call = ToolCall(name=request.name, args=msgspec.json.decode(request.args, type=dict), id=request.call_id)
         kept_as = f"{RESULT}{idempotency_key(context, key, call)}"
-        known = context.state.get(kept_as)
+        known = await self._known(kept_as)
         if known is not None and (known["status"] == "success" or request.attempt <= known["attempt"]):
-            return cast("dict[str, Any]", known)
+            return known
         own = WorkerTool(request, reply) if request.tool_class or request.approval else None
         toolbox = self._toolbox
         if own is not None:
@@ -170,10 +175,19 @@ class GraphToolCalls:
         found = _found(results)
         hidden: dict[str, Any] = dict(results.forget)
         if not repeatable:
-            hidden[kept_as] = {**found, "attempt": request.attempt}
+            hidden[kept_as] = {**found, "attempt": request.attempt, "by": str(context.run_id)}
         if hidden:
             await self._amend(hidden)
         return found
+
+    async def _known(self, kept_as: str) -> dict[str, Any] | None:
+        """Return the stored result of a call. A run that goes back forgets the results of the runs before it."""
+        context = self._context
+        known = cast("dict[str, Any] | None", context.state.get(kept_as))
+        if known is not None and context.instructions.fork and known.get("by") != str(context.run_id):
+            await self._amend({kept_as: None})
+            return None
+        return known
 
 
 def _intent(request: ToolRequest, call: ToolCall, tool_class: ToolClass, key: str) -> ToolIntent:

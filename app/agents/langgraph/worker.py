@@ -371,7 +371,7 @@ class GraphWorker:
             case _:
                 run = self._runs.get(report.run)
                 if run is not None:
-                    run.ended = isinstance(report, EndReport)
+                    run.ended = run.ended or isinstance(report, EndReport)
                     run.reports.put_nowait(report)
                 elif isinstance(report, EndReport) and self._connection is not None:
                     self._connection.send(op="forget", run=report.run)  # it has ended before it was cancelled

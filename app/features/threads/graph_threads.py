@@ -89,7 +89,7 @@ class ThreadOperations:
             case "read":
                 return await self._read(principal, _typed(op, ReadCheckpoints))
             case "write":
-                return await self._write(principal, _read_write(op))
+                return await self._write(principal, await _read_write(op))
             case "copy":
                 return await self._copy(principal, _typed(op, CopyThread))
             case "prune" | "delete" as do:
@@ -187,17 +187,25 @@ def _typed(op: dict[str, Any], kind: type[Value]) -> Value:
     return read_operation(op, kind, "operation on threads")
 
 
-def _read_write(op: dict[str, Any]) -> WriteCheckpoint:
+async def _read_write(op: dict[str, Any]) -> WriteCheckpoint:
     """Return the operation ``op``, whose changes are JSON texts of a graph's values."""
     write = _typed({name: given for name, given in op.items() if name != "changes"}, WriteCheckpoint)
     try:
         write.changes = msgspec.convert(op.get("changes"), Changes)
     except msgspec.ValidationError as error:
         raise Invalid(f"The changes of the operation on threads 'write' are not valid: {error}.") from error
-    for change in write.changes.values():
-        for text in () if change is None else change[1:] if change[0] == "v" else change[2]:
-            json_scan.check(text, "A value of a checkpoint")
+    texts = [text for change in write.changes.values() for text in _texts(change)]
+    await offload(sum(map(len, texts)), _check, texts)
     return write
+
+
+def _texts(change: list[Any] | None) -> Sequence[Any]:
+    return () if change is None else change[1:] if change[0] == "v" else change[2]
+
+
+def _check(texts: Sequence[Any]) -> None:
+    for text in texts:
+        json_scan.check(text, "A value of a checkpoint")
 
 
 def _uuid(text: str) -> UUID | None:
