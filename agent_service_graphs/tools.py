@@ -9,7 +9,7 @@ import asyncio
 import hashlib
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, Literal
@@ -29,14 +29,6 @@ LOOKED_THROUGH = 50
 """Latest elements of a list of messages in which the message of a call is looked for."""
 
 
-class Place:
-    """A place of equal calls: the ``numbers`` that they have, and how many each execution of the node has made."""
-
-    def __init__(self) -> None:
-        self.numbers: list[int] = []
-        self.executions: dict[tuple[Any, ...], int] = {}
-
-
 class ToolCaller:
     """Makes the calls of the run ``run`` at the engine. ``document``: the run's checkpoints, once they are loaded."""
 
@@ -44,8 +36,7 @@ class ToolCaller:
         self.connection = connection
         self.document: Document | None = None
         self._run = run
-        self._used: Counter[tuple[str, str]] = Counter()
-        self._places: dict[tuple[str, str, str], Place] = {}
+        self._made: Counter[tuple[Any, ...]] = Counter()
         self._open = 0
         self._settled = asyncio.Event()
         self._settled.set()
@@ -105,43 +96,28 @@ class ToolCaller:
         task = get_runtime().execution_info
         if task is None:
             raise RuntimeError(f"The tool {name!r} can be called in a node of a graph only.")
-        message = self._message_of(call_id) if call_id else ""
-        key = message or self._place()
-        digest = hashlib.blake2b(f"{name} {call_id} ".encode() + given, digest_size=16).hexdigest()
-        number, attempt = self._count(key, digest, (task.node_first_attempt_time, task.node_attempt))
-        if not message:
+        key = self._message_of(call_id) if call_id else ""
+        if not key:
+            key = self._place()
+            digest = hashlib.blake2b(f"{name} {call_id} ".encode() + given, digest_size=16).hexdigest()
+            number = self._made[key, task.node_attempt, digest]
+            self._made[key, task.node_attempt, digest] += 1
             call_id = f"{call_id or 'call'}_{digest}_{number}"
-        return {"name": name, "args": given, "key": key, "call_id": call_id, "attempt": max(attempt, task.node_attempt)}
-
-    def _count(self, key: str, digest: str, execution: tuple[Any, ...]) -> tuple[int, int]:
-        """Return the number of a call among equal ones, and which ``execution`` of its node makes it.
-
-        LangGraph executes a node again when it fails, or a node around it: the calls then have the same numbers. The
-        ids of the tasks around it tell that from a graph that comes to the node again.
-        """
-        around = f"{_metadata('langgraph_checkpoint_ns').rpartition('|')[0]} {_metadata('langgraph_path')}"
-        place = self._places.setdefault((key, digest, around), Place())
-        made = place.executions.get(execution, 0)
-        place.executions[execution] = made + 1
-        if made == len(place.numbers):
-            place.numbers.append(self._used[key, digest])
-            self._used[key, digest] += 1
-        return place.numbers[made], list(place.executions).index(execution) + 1
+        return {"name": name, "args": given, "key": key, "call_id": call_id, "attempt": task.node_attempt}
 
     def _place(self) -> str:
         """Return where in the graph a call is made: the same when its superstep runs again.
 
         A fork begins with a checkpoint of its own, which LangGraph counts as a step.
         """
+        about = ensure_config().get("metadata") or {}
         root = None if self.document is None else self.document.root
-        about: Any = {} if root is None else root.metadata
-        fork = about.get("source") == "fork"
-        ids, step = _metadata("langgraph_checkpoint_ns"), _metadata("langgraph_step")
-        if fork and "|" not in ids:
-            step = str(int(step) - 1)
-        of_root = about.get("step", "")
-        path = [one for one in _about().get("langgraph_path") or () if isinstance(one, (str, int))]
-        return f"{of_root - 1 if fork else of_root}/{re.sub(r':[^|]*', '', ids)}/{step}/{path}"
+        of_root: Any = {} if root is None else root.metadata
+        ids, steps = str(about.get("langgraph_checkpoint_ns", "")), [of_root.get("step", ""), about["langgraph_step"]]
+        if of_root.get("source") == "fork":
+            steps = [steps[0] - 1, steps[1] - ("|" not in ids)]
+        path = [one for one in about.get("langgraph_path") or () if isinstance(one, (str, int))]
+        return f"{steps[0]}/{re.sub(r':[^|]*', '', ids)}/{steps[1]}/{path}"
 
     def _message_of(self, call_id: str) -> str:
         """Return the id of the newest message that asks for the call; empty if it is in no list of messages."""
@@ -151,15 +127,6 @@ class ToolCaller:
                     if isinstance(message, AIMessage) and any(one["id"] == call_id for one in message.tool_calls):
                         return str(message.id or "")
         return ""
-
-
-def _about() -> Mapping[str, Any]:
-    """Return what LangGraph says about the task whose code is running."""
-    return ensure_config().get("metadata") or {}
-
-
-def _metadata(name: str) -> str:
-    return str(_about().get(name, ""))
 
 
 class _Tools:

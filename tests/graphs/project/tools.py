@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import StructuredTool
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
-from langgraph.types import RetryPolicy, interrupt
+from langgraph.types import interrupt
 
 
 def pay(amount: int, config: RunnableConfig) -> str:
@@ -78,46 +78,9 @@ def pay_and_ask(state: Draft, config: RunnableConfig) -> Draft:
 by_node = StateGraph(Draft).add_node(pay_and_ask).add_edge(START, "pay_and_ask").compile()
 
 
-died: set[str] = set()
-"""Threads on which ``pay_lap`` has failed."""
-
-
-def pay_lap(state: Draft, config: RunnableConfig) -> Draft:
-    """Calls a tool itself, and fails once after it on the second lap."""
-    paid = unsafe.invoke({"amount": 5}, config)
-    thread = config["configurable"]["thread_id"]
-    if state.get("text") == "2" and thread not in died:
-        died.add(thread)
-        raise ValueError("once")
-    return {"answers": [paid]}
-
-
-payer = StateGraph(Draft).add_node(pay_lap).add_edge(START, "pay_lap").compile()
-
-
-def lap(state: Draft, config: RunnableConfig) -> Draft:
-    number = str(int(state.get("text") or 0) + 1)
-    return {"text": number, "answers": payer.invoke({"text": number}, config)["answers"]}
-
-
-def again(state: Draft) -> str:
-    return "lap" if state["text"] == "1" else "__end__"
-
-
-laps = (
-    StateGraph(Draft)
-    .add_node(lap)
-    .add_edge(START, "lap")
-    .add_conditional_edges("lap", again, ["lap", "__end__"])
-    .compile()
-)
-retried_laps = (
-    StateGraph(Draft)
-    .add_node("laps", laps, retry_policy=RetryPolicy(initial_interval=0.01, retry_on=ValueError))
-    .add_edge(START, "laps")
-    .compile()
-)
-"""Pays twice, at one place of a subgraph of a subgraph."""
+def pay_once(state: Draft, config: RunnableConfig) -> Draft:
+    """Calls a tool itself."""
+    return {"answers": [unsafe.invoke({"amount": 5}, config)]}
 
 
 def begin(state: Draft) -> Draft:
@@ -125,6 +88,11 @@ def begin(state: Draft) -> Draft:
 
 
 by_step = (
-    StateGraph(Draft).add_node(begin).add_node(pay_lap).add_edge(START, "begin").add_edge("begin", "pay_lap").compile()
+    StateGraph(Draft)
+    .add_node(begin)
+    .add_node(pay_once)
+    .add_edge(START, "begin")
+    .add_edge("begin", "pay_once")
+    .compile()
 )
 within = StateGraph(Draft).add_node("child", by_node).add_edge(START, "child").compile()
