@@ -137,7 +137,7 @@ async def test_calls_that_change_nothing_leave_nothing_behind() -> None:
     "values", [{HEAD: {"run": str(UUID(int=9 << 100))}}, {HEAD: {"run": ""}}, {INPUT: 1}, {COMMAND: 1}]
 )
 def test_every_earlier_run_may_have_made_a_call_of_a_graph(values: dict[str, Any]) -> None:
-    """Whoever wrote its checkpoint last: the superstep that made the call may be older, or have none yet."""
+    """The run that wrote its checkpoint last need not have made the call, and there may be no checkpoint yet."""
     state = State()
     state.apply(values)
     assert open_calls(state).since == UUID(int=0)
