@@ -16,7 +16,8 @@ $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes --
 endef
 
 ARGS ?=
-PYTEST_ARGS ?= -n auto --dist worksteal
+# three test processes for two cores: tests of faults and time-outs wait more than they compute
+PYTEST_ARGS ?= -n $(shell echo $$(( $$(getconf _NPROCESSORS_ONLN) * 3 / 2 ))) --dist worksteal
 IMAGE ?= localhost/agent-service:dev
 COMPOSE ?= podman compose
 

@@ -17,7 +17,7 @@ from tests.long_form import FULL
 
 pytestmark = pytest.mark.timeout(180)
 
-RUNS = 6 if FULL else 2
+CONVERSATIONS, RUNS = (6, 6) if FULL else (4, 2)
 """Conversations at once, and runs that must start after each fault."""
 
 TROUBLES = [one for one in Trouble if one is not Trouble.NONE]
@@ -69,7 +69,7 @@ async def scenario(tmp_path: Path) -> AsyncIterator[Scenario]:
 
 async def test_guarantees_hold_under_every_network_fault(scenario: Scenario) -> None:
     """Each fault outlasts a lease: runs change their owner without the old one's knowledge."""
-    work = asyncio.gather(*(scenario.converse() for _ in range(RUNS)))
+    work = asyncio.gather(*(scenario.converse() for _ in range(CONVERSATIONS)))
     for trouble in TROUBLES:
         async with scenario.testbed.proxies[0].having(trouble):
             await asyncio.sleep(LEASE_SECONDS + 1.0)
