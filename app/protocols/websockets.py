@@ -9,7 +9,7 @@ import abc
 import asyncio
 import contextlib
 import re
-from collections.abc import Awaitable, Callable, Hashable, Mapping
+from collections.abc import Awaitable, Callable, Hashable, Sequence
 from typing import Any, TypeVar
 from urllib.parse import quote
 
@@ -253,22 +253,22 @@ class Connection(abc.ABC):
 
 
 class WebSocketRoutes:
-    """ASGI middleware: serve the connections of ``routes``, by patterns of paths under ``prefix``; HTTP goes through.
+    """ASGI middleware: serve the connections of ``routes``, by what their paths begin with and the pattern of the rest.
 
-    With ``origins``, pages of other origins connect by the key that they name, not by what their browser adds
-    (RFC 6455, section 10.2).
+    HTTP goes through. ``prefix``: what all paths begin with. With ``origins``, pages of other origins connect by the
+    key that they name, not by what their browser adds (RFC 6455, section 10.2).
     """
 
     def __init__(
         self,
         app: ASGIApp,
-        routes: Mapping[str, type[Connection]],
+        routes: Sequence[tuple[str, re.Pattern[str], type[Connection]]],
         streams: OpenStreams,
         prefix: str = "",
         origins: OriginRule | None = None,
     ) -> None:
         self._app = app
-        self._routes = {re.compile(re.escape(prefix) + path): kind for path, kind in routes.items()}
+        self._routes = [(prefix + start, rest, kind) for start, rest, kind in routes]
         self._streams = streams
         self._origins = origins
 
@@ -278,7 +278,10 @@ class WebSocketRoutes:
             await self._app(scope, receive, send)
             return
         path = scope["path"]
-        kind = next((kind for pattern, kind in self._routes.items() if pattern.fullmatch(path)), None)
+        kind = next(
+            (kind for start, rest, kind in self._routes if path.startswith(start) and rest.fullmatch(path, len(start))),
+            None,
+        )
         foreign = self._is_foreign(scope)
         if kind is None:
             await send({"type": "websocket.close", "code": REFUSED + 404, "reason": "No WebSocket is served here."})

@@ -37,11 +37,11 @@ from app.server.routes import BASE_PATH, controllers_of, root_controllers_of
 AFTER = {"streams": "runs", "max_document_bytes": "documents", "quota": "threads"}
 """Parts that a handler asks for in addition to another one."""
 
-WEBSOCKETS = {
-    BASE_PATH + langgraph_v2.PATH: langgraph_v2.ThreadConnection,
-    responses.PATH: responses.ResponsesConnection,
-}
-"""Who serves the WebSocket connections, by the patterns of their paths."""
+WEBSOCKETS = (
+    (BASE_PATH, langgraph_v2.PATH, langgraph_v2.ThreadConnection),
+    ("", responses.PATH, responses.ResponsesConnection),
+)
+"""Who serves WebSocket connections: what their paths begin with, and the pattern of the rest."""
 
 
 def litestar(services: AppServices) -> Litestar:

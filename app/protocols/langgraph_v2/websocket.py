@@ -5,6 +5,7 @@ sub-protocol: ``["agent-protocol", "bearer.KEY"]``.
 """
 
 import asyncio
+import re
 from typing import Any
 
 import msgspec
@@ -15,7 +16,7 @@ from app.base.offload import offload
 from app.protocols.langgraph_v2.structs import Command, Failure, Success
 from app.protocols.websockets import CLOSED, DATA, REFUSED, RESTARTS, Connection, decoded
 
-PATH = "/threads/[^/]+/stream(?:/events)?"
+PATH = re.compile(r"/threads/[^/]+/stream(?:/events)?")
 MAX_SUBSCRIPTIONS = 16
 
 IDLE_SECONDS = 60.0

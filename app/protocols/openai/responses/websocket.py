@@ -6,6 +6,7 @@ response by its id, until one fails or the connection ends.
 """
 
 import asyncio
+import re
 from typing import Any, NamedTuple
 
 import msgspec
@@ -15,7 +16,7 @@ from app.base.offload import offload, rough_size
 from app.protocols.openai.errors import error_body
 from app.protocols.websockets import CLOSED, DATA, RESTARTS, Connection, decoded
 
-PATH = "/v1/responses/?"
+PATH = re.compile(r"/v1/responses/?")
 
 MAX_SECONDS = 3600.0
 """The longest connection: https://www.openresponses.org/specification"""
