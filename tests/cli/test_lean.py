@@ -45,8 +45,8 @@ SETTINGS = "{'DATABASE_URL': 'postgresql:///x', 'AGENT_AUTH': 'none'}"
 WORKER = f"""
 from app.base.hide_modules import hide_modules
 with hide_modules("rich"):
-    import app.server.application, app.infra.settings.environment
-app.server.application.layers(app.server.application.build(app.infra.settings.environment.load({SETTINGS})))
+    import app.server.application, app.server.asgi, app.infra.settings.environment
+app.server.asgi.with_websockets(app.server.application.build(app.infra.settings.environment.load({SETTINGS})))
 """
 
 
