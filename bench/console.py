@@ -127,8 +127,7 @@ def visits(browser: Browser, url: str) -> None:
     found: dict[str, list[tuple[float, float, float]]] = {"first visit": [], "another visit": []}
     for _ in range(VISITS):
         context = browser.new_context()
-        for name, results in found.items():
-            del name
+        for results in found.values():
             with tab(context, "") as (page, session):
                 page.goto(url)
                 page.wait_for_selector(".welcome h1")

@@ -6,7 +6,6 @@ Prints medians of the rounds. Needs the packages of a graph project (``make`` in
 """
 
 import argparse
-import contextlib
 import functools
 import statistics
 import subprocess
@@ -19,31 +18,13 @@ from bench import load
 from bench.client import Connection, Failed, request
 from bench.figures import Load
 from bench.operations import API, HELLO, TOKENS, Done, Operation, checked
-from bench.processes import Server, free_port, serving
-from bench.serving import Postgres, postgres
-from bench.starting import READY
+from bench.serving import Postgres, postgres, server
 
 PROJECT = Path(__file__).parent / "hosted"
 ROUNDS = 3
 SECONDS = 4.0
 CLIENTS = 16
 ECHO, STREAM = "echo", "stream100"
-
-
-@contextlib.contextmanager
-def hosting(url: str, folder: Path) -> Iterator[Server]:
-    """``serve`` with the project."""
-    port = free_port()
-    own = {
-        "DATABASE_URL": url,
-        "AGENT_AUTH": "none",
-        "PORT": str(port),
-        "LOG_LEVEL": "warning",
-        "WORKERS": "1",
-        "AGENT_CONFIG": str(PROJECT / "langgraph.json"),
-    }
-    with serving([sys.executable, "-m", "app", "serve"], port, READY, folder, **own) as running:
-        yield running
 
 
 def echo(prefix: str) -> Operation:
@@ -92,10 +73,10 @@ def pid_at(port: int) -> int:
 def rows(servers: dict[str, tuple[load.Target, str]]) -> Iterator[tuple[str, Callable[[], Load | float]]]:
     """Yield what each round measures, by name."""
     for name, operation in ((ECHO, echo), (STREAM, stream)):
-        for server, (target, prefix) in servers.items():
+        for where, (target, prefix) in servers.items():
             for clients in (1, CLIENTS):
                 work = functools.partial(load.closed, name, target, operation(prefix), clients=clients, seconds=SECONDS)
-                yield f"{name}, {clients} clients, {server}", work
+                yield f"{name}, {clients} clients, {where}", work
         yield f"{name}, library alone", functools.partial(alone, name)
 
 
@@ -118,7 +99,8 @@ def report(found: dict[str, list[Load | float]]) -> None:
 
 def measure(database: Postgres, folder: Path, peer: int) -> dict[str, list[Load | float]]:
     """Measure all in rounds."""
-    with hosting(database.url, folder) as own:
+    config = str(PROJECT / "langgraph.json")
+    with server(database.url, folder, AGENT_CONFIG=config, WORKERS="1") as own:
         servers = {"ours": (load.Target(own.port, own.pid, database.pid), API)}
         if peer:
             servers["peer"] = (load.Target(peer, pid_at(peer), database.pid), "")

@@ -46,6 +46,7 @@ class ThreadStatus(StrEnum):
 
 LIVE = (RunStatus.PENDING, RunStatus.RUNNING)
 
+FAILED = frozenset({RunStatus.ERROR, RunStatus.TIMEOUT})
 TERMINAL = frozenset({RunStatus.SUCCESS, RunStatus.ERROR, RunStatus.TIMEOUT, RunStatus.INTERRUPTED})
 
 TRANSITIONS: dict[RunStatus, frozenset[RunStatus]] = {
@@ -60,6 +61,6 @@ WAITING = frozenset({Reason.INPUT_REQUIRED, Reason.REVIEW, Reason.PAUSED})
 
 def thread_status(run: RunStatus, reason: Reason) -> ThreadStatus:
     """Return the status of a thread whose last run ended with ``run`` for ``reason``."""
-    if run in {RunStatus.ERROR, RunStatus.TIMEOUT}:
+    if run in FAILED:
         return ThreadStatus.ERROR
     return ThreadStatus.INTERRUPTED if reason in WAITING else ThreadStatus.IDLE

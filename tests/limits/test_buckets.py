@@ -27,14 +27,14 @@ def redis(tmp_path: Path) -> "RedisServer":
 
 
 @pytest.fixture
-def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+def long_timeout(monkeypatch: pytest.MonkeyPatch) -> None:
     """Wait long for Redis: on a busy machine, an answer after a quarter of a second is not a failure of Redis."""
     monkeypatch.setattr(connection, "SECONDS", 20.0)
     monkeypatch.setattr(redis_buckets, "SECONDS", 20.0)
 
 
 @pytest.fixture(params=["local", "shared"])
-async def taking(request: pytest.FixtureRequest, tmp_path: Path, patience: None) -> AsyncIterator[Taking]:
+async def taking(request: pytest.FixtureRequest, tmp_path: Path, long_timeout: None) -> AsyncIterator[Taking]:
     """Both kinds of buckets."""
     if request.param == "local":
         local = LocalBuckets(time.monotonic)
@@ -119,7 +119,7 @@ def test_usage_is_charged_beyond_the_bucket_and_can_be_given_back() -> None:
     assert sum(buckets.take([take]).refused is None for _ in range(100)) == 59
 
 
-@pytest.mark.usefixtures("patience")
+@pytest.mark.usefixtures("long_timeout")
 async def test_processes_together_give_what_the_limit_says(redis: RedisServer) -> None:
     """Three processes at once grant exactly as many as one."""
     processes = [SharedBuckets(Secret(redis.url), str(number)) for number in range(3)]

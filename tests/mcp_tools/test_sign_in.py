@@ -264,7 +264,7 @@ async def test_renewed_tokens_are_kept_though_their_call_is_cancelled_and_no_row
 async def test_secrets_and_tokens_need_an_issuer_and_https() -> None:
     secret = OAuthSpec(client_id="ours", client_secret="secret")
     with pytest.raises(ValueError, match=r"client_secret needs oauth\.issuer"):
-        McpServerSpec(url="https://mcp.example/mcp", scope="user", oauth=secret).check()
+        McpServerSpec(url="https://mcp.example/mcp", scope="user", oauth=secret).check("notes")
     plain = McpServerSpec(url="http://mcp.example/mcp", scope="user", oauth=OAuthSpec())
     async with connected(plain) as found:
         assert "tokens are sent by https only" in await Process(found).refused()

@@ -36,8 +36,8 @@ class A2AAgentSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         """The address of its card."""
         return self.url if self.url.endswith(".json") else self.url.rstrip("/") + WELL_KNOWN
 
-    def check(self) -> None:
-        """Raise ``ValueError`` with what is wrong, to be read after the agent's name."""
+    def check(self, name: str) -> None:
+        """Raise ``ValueError`` with what is wrong with it as ``name``, to be read after that."""
         try:
             host_of(self.url)
         except ValueError as error:

@@ -12,7 +12,7 @@ from app.agents.a2a.spec import A2AAgentSpec
 from app.agents.config import langgraph_file, store_index
 from app.agents.config.langgraph_file import GraphsSpec
 from app.agents.config.store_index import IndexSpec, StoreSpec
-from app.agents.mcp.spec import McpServerSpec, check_name
+from app.agents.mcp.spec import McpServerSpec
 from app.agents.tool_loop.agent import RunLimits
 from app.agents.tool_loop.approval import ApprovalPolicy
 from app.agents.tool_loop.conversation_window import MemorySpec
@@ -203,9 +203,7 @@ def _remote(tables: Any, prefix: str, kind: type[Remote], text: str, file: Path)
             )
         found[name] = spec = _table(table, kind, f"{prefix}.{name}", 'url = "https://…"', line)
         try:
-            if kind is McpServerSpec:
-                check_name(name)
-            spec.check()
+            spec.check(name)
         except ValueError as error:
             raise StartError(f"{line}: {prefix}.{name}: {error}") from error
     return found

@@ -1,7 +1,6 @@
 """One run of a graph: commit its steps and publish its output, from the worker's reports in order."""
 
 import asyncio
-import contextlib
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
@@ -136,12 +135,15 @@ class GraphSession:
 
     async def _next(self, run: WorkerRun) -> RunReport | None:
         """Return the next report; one that is held is committed first if none comes soon."""
-        if self._held is not None:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HELD_SECONDS):
-                    return _report(await run.reports.get())
+        try:
+            async with asyncio.timeout(None if self._held is None else HELD_SECONDS):
+                found = await run.reports.get()
+        except TimeoutError:
             await self._commit_held()
-        return _report(await run.reports.get())
+            found = await run.reports.get()
+        if isinstance(found, Exception):  # not above: it may be a TimeoutError of a call
+            raise found
+        return found
 
     async def _take(self, run: WorkerRun, report: RunReport) -> None:
         match report:
@@ -252,12 +254,6 @@ class GraphSession:
             return own
         value = msgspec.json.decode(asked.value)
         return Interrupt(asked.id, value, _kind(value), expects=asked.schema)
-
-
-def _report(found: RunReport | Exception | None) -> RunReport | None:
-    if isinstance(found, Exception):
-        raise found
-    return found
 
 
 def _json(state: State, name: str) -> bytes | None:

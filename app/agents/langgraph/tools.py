@@ -49,11 +49,11 @@ class WorkerTool:
 
     timeout = UNBOUNDED_SECONDS
 
-    def __init__(self, request: ToolRequest, run: Callable[[Answer], None]) -> None:
+    def __init__(self, request: ToolRequest, args: dict[str, Any], run: Callable[[Answer], None]) -> None:
         self.tool_class = ToolClass(request.tool_class or ToolClass.READ_ONLY)
         self.spec = ToolSpec(request.name, "", {"type": "object"})
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._args = msgspec.json.decode(request.args)
+        self._args = args
         self._run = run
 
     async def call(self, args: dict[str, Any], context: ToolContext) -> ToolResult:
@@ -88,7 +88,6 @@ class GraphToolCalls:
         self._running: dict[tuple[str, str], WorkerTool] = {}
         self._started: dict[tuple[str, str], UnresolvedCall] = {}
         self._stored: dict[tuple[str, str], str] = {}
-        self._pending: set[asyncio.Task[Any]] = set()
         self._tasks = Tasks("graph-tools")
 
     def specs(self) -> list[dict[str, Any]]:
@@ -101,13 +100,10 @@ class GraphToolCalls:
         work = self._make(request, answer, on_failure)
         made = self._tasks.start(contain(work), name="call")
         made.set_name("" if task is None else task.get_name())
-        self._pending.add(made)
-        made.add_done_callback(self._pending.discard)
 
     async def settle(self) -> None:
         """Wait for calls that the worker has run, so that all they have used is known."""
-        if self._pending:
-            await asyncio.wait(self._pending, timeout=SETTLE_SECONDS)
+        await self._tasks.wait(SETTLE_SECONDS)
 
     def executed(self, report: ToolExecuted) -> None:
         """Take note that the worker has run a call."""
@@ -149,17 +145,19 @@ class GraphToolCalls:
             raise Invalid(f"The arguments of a tool call have {len(request.args)} bytes, more than {MAX_ARGS_BYTES}.")
         json_scan.check(request.args, "The arguments of a tool call")
         call = ToolCall(name=request.name, args=msgspec.json.decode(request.args, type=dict), id=request.call_id)
-        kept_as = f"{RESULT}{idempotency_key(context, key, call)}"
+        idempotency = idempotency_key(context, key, call)
+        kept_as = f"{RESULT}{idempotency}"
         known = await self._known(kept_as)
         if known is not None and (known["status"] == "success" or request.attempt <= known["attempt"]):
             return known
-        own = WorkerTool(request, reply) if request.tool_class or request.approval else None
+        own = WorkerTool(request, call.args, reply) if request.tool_class or request.approval else None
         toolbox = self._toolbox
         if own is not None:
             toolbox = toolbox.of_one(own, ApprovalPolicy(tools=[own.spec.name] if request.approval else []))
-        repeatable = toolbox.tool_class(call.name) is ToolClass.READ_ONLY
+        tool_class = toolbox.tool_class(call.name)
+        repeatable = tool_class is ToolClass.READ_ONLY
         if not repeatable and toolbox.may_start(call, key, context):
-            intent = _intent(request, call, toolbox.tool_class(call.name), idempotency_key(context, key, call))
+            intent = _intent(request, call, tool_class, idempotency)
             await self._intend((intent,))
             self._started[key, call.id] = UnresolvedCall(str(context.run_id), context.thread_id, intent.key)
             self._stored[key, call.id] = kept_as

@@ -20,7 +20,7 @@ MAX_FRAME_BYTES = 128 * 1024 * 1024
 """The worker's frames hold messages of at most 64 MiB, and no further one from 1 MiB."""
 
 Changes = dict[str, list[Any] | None]
-"""Changes of a thread's values, as ``agent_service_graphs.documents`` describes them."""
+"""Changes of a thread's values, as ``agent_service_graphs.stored_values`` describes them."""
 
 
 def holds_graph(state: State) -> bool:

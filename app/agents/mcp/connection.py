@@ -1,7 +1,7 @@
 """One connection to an MCP server, held by a task of its own, and its results.
 
-The only module that speaks to the SDK's client. It reads results as plain JSON: the SDK's own check of structured
-results uses regular expressions of the server that may take exponential time.
+Apart from sign-ins the only module that speaks to the SDK's client. It reads results as plain JSON: the SDK's own check
+of structured results uses regular expressions of the server that may take exponential time.
 """
 
 import asyncio

@@ -12,7 +12,9 @@ OnQuestion = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 class Connection(Protocol):
-    """A connection to a server. All methods raise ``ServerAway``, ``LostConnection`` and ``ServerError``."""
+    """A connection to a server. All methods raise ``ServerAway``, ``LostConnection``, ``ServerError`` and
+    ``SignInNeeded``.
+    """
 
     ended: bool
 

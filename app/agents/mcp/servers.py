@@ -38,8 +38,8 @@ FIRST_PAUSE = 1.0
 MAX_PAUSE = 60.0
 """Seconds between attempts to reach a server that could not be reached."""
 FIRST_WAIT = 0.25
-MAX_DOUBLINGS = 8
 """Seconds in which a connection that failed is not tried again by calls; doubled with each failure."""
+MAX_DOUBLINGS = 8
 ACCEPTED_SECONDS = 10.0
 """Seconds between checks whether an operator has accepted the tools that are stopped."""
 IDLE_SECONDS = 300.0

@@ -96,7 +96,10 @@ class SignIn:
         self._spec = spec
         self._client_secret = client_secret
         self._account = account
-        self._store, self._redirect_uri, self._allowed, self._tasks = services
+        self._store = services.accounts
+        self._redirect_uri = services.redirect_uri
+        self._allowed = services.allowed
+        self._tasks = services.tasks
         self._in_turn = asyncio.Lock()
         self._exchanges = SingleFlight[str | None, None]()
         self._answer: httpx2.Response | None = None

@@ -80,8 +80,9 @@ class McpServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         declared = self.tools.get(tool, McpToolSpec()).timeout
         return self.timeout if declared is None else declared
 
-    def check(self) -> None:
-        """Raise ``ValueError`` with what is wrong, to be read after the server's name."""
+    def check(self, name: str) -> None:
+        """Raise ``ValueError`` with what is wrong with it as ``name``, to be read after that."""
+        check_name(name)
         if bool(self.url) == bool(self.command):
             raise ValueError("give either url or command, a list of the program and its arguments")
         if self.url:

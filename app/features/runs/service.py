@@ -236,10 +236,11 @@ class RunService:
         Raises ``NotFound``.
         """
         owned = await principal.permit("threads", "read", thread_id=thread_id, run_id=run_id)
-        await self._get(principal, thread_id, run_id, owned)
-        async with self._database.reading(principal.tenant_id) as session:
+        async with self._database.reading(principal.tenant_id, owned) as session:
             first: UUID | None = await queries.first_of_chain(session, principal.tenant_id, thread_id, run_id)
-        return first or run_id
+        if first is None:
+            raise NotFound(f"Run with ID {run_id} not found")
+        return first
 
     async def search(self, principal: Principal, wanted: RunSearch) -> tuple[Sequence[RunSummary], UUID | None]:
         """Return a page of the runs of all threads, newest first, and ``before`` of the next page if there may be one.

@@ -21,6 +21,7 @@ from app.features.system.structs import (
     WorkerRuns,
     Workers,
 )
+from app.infra.db.columns import from_row
 from app.infra.db.engine import Database
 from app.infra.secrets.secret import HIDDEN, Secret
 from app.infra.settings.environment import Settings, variables
@@ -59,7 +60,7 @@ class OperationService:
             rows = await queries.usage(session, tenant_id, first, until or date.max, by, MAX_USAGE_ROWS + 1)
         if len(rows) > MAX_USAGE_ROWS:
             raise Invalid(f"This is more than {MAX_USAGE_ROWS:,} rows: name fewer days, or fewer parts in by.")
-        return [Usage(**row._mapping, total_tokens=row.input_tokens + row.output_tokens) for row in rows]  # noqa: SLF001  public by documentation
+        return [from_row(Usage, row, total_tokens=row.input_tokens + row.output_tokens) for row in rows]
 
     def prices(self) -> list[ModelPrice]:
         """Return the prices by model name."""
@@ -69,7 +70,7 @@ class OperationService:
         """Return a tenant's queue, in all and by agent."""
         async with self._database.reading(tenant_id) as session:
             rows = await queries.queue_of(session, tenant_id)
-        agents = [QueueTotals(**row._mapping) for row in rows]  # noqa: SLF001  public by documentation
+        agents = [from_row(QueueTotals, row) for row in rows]
         oldest = [one.oldest_due for one in agents if one.oldest_due is not None]
         return QueueState(
             pending=sum(one.pending for one in agents),

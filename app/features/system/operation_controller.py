@@ -12,7 +12,10 @@ from app.features.system.operation import OperationService
 from app.features.system.structs import ModelPrice, QueueState, Setting, Usage, UsagePart, Workers
 
 Operation = NamedDependency[OperationService]
-Since = Annotated[date | None, QueryParameter(description="The first day, in UTC; 30 days ago if it is missing.")]
+Since = Annotated[
+    date | None,
+    QueryParameter(description="The first day, in UTC; 29 days ago if it is missing."),
+]
 Until = Annotated[date | None, QueryParameter(description="The last day, in UTC; today if it is missing.")]
 By = Annotated[
     list[UsagePart] | None,

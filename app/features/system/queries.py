@@ -25,8 +25,10 @@ group by part
 """Bytes by part: the database as $1, and the tables that match the patterns $3 as parts $2."""
 
 _SUMS = (
-    *(sa.func.sum(usage_by_day.c[name]).cast(sa.BigInteger).label(name) for name in ("runs", "failed")),
-    *(sa.func.sum(usage_by_day.c[name]).cast(sa.BigInteger).label(name) for name in ("input_tokens", "output_tokens")),
+    *(
+        sa.func.sum(usage_by_day.c[name]).cast(sa.BigInteger).label(name)
+        for name in ("runs", "failed", "input_tokens", "output_tokens")
+    ),
     sa.func.sum(usage_by_day.c.spent).cast(sa.Double).label("dollars"),
 )
 

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 
 from app.base.errors import Gone, Invalid, NotFound
-from app.domain.lifecycle import RunStatus
+from app.domain.lifecycle import FAILED, RunStatus
 from app.domain.state import MESSAGES
 from app.engine.structs import Run
 from app.features.threads.structs import Thread
@@ -106,7 +106,7 @@ def _snapshots(thread: Thread) -> list[Event]:
 
 def _end(run: RunOnWire, last: Run | None, thread: Thread) -> Event:
     """Return the event that ended the ``last`` run."""
-    if last is not None and last.status in {RunStatus.ERROR, RunStatus.TIMEOUT}:
+    if last is not None and last.status in FAILED:
         error = thread.error if isinstance(thread.error, dict) else {}
         return run_error(str(error.get("message") or "The run failed."), str(error.get("error") or last.status))
     waiting = thread.interrupts if isinstance(thread.interrupts, dict) else {}

@@ -109,7 +109,7 @@ class Principal(msgspec.Struct, frozen=True):
         """
         found: dict[MetadataFilter, list[T]] = {}
         for value in values:
-            owned = None if self.rules is None else await self.permit(resource, action, **{name: value})
+            owned = await self.permit(resource, action, **{name: value})
             found.setdefault(owned, []).append(value)
         return found
 

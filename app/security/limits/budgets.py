@@ -23,7 +23,7 @@ from app.base.clock import now
 from app.base.errors import BudgetSpent, Limited, Unavailable
 from app.base.tasks import Tasks, run_to_completion
 from app.base.ttl_cache import TTLCache
-from app.domain.lifecycle import TERMINAL, RunStatus
+from app.domain.lifecycle import FAILED, TERMINAL
 from app.domain.messages import Usage
 from app.infra.db.engine import Database
 from app.infra.telemetry.meters import Meters
@@ -44,7 +44,6 @@ OTHER_MODELS = "*"
 MAX_MODEL_LENGTH = 200
 MAX_TOKENS = 10**12
 """Of one report: graphs report what their models claim, and no sum may exceed its column."""
-FAILED = (RunStatus.ERROR, RunStatus.TIMEOUT)
 REFUSED = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
 """Errors of values that the database will never take."""
 

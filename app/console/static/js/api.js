@@ -67,7 +67,7 @@ let renew = () => false;
 export const renewBy = (act) => (renew = act);
 
 /** Ask for a key and resolve when one was given; all requests that wait share the question. */
-export function needKey(detail) {
+function needKey(detail) {
   asking ??= new Promise((given) => {
     signals.dispatchEvent(new CustomEvent("key", { detail: { detail, given } }));
   }).finally(() => (asking = null));

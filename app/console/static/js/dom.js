@@ -74,6 +74,11 @@ export function fill(element, ...children) {
   return add(element, children);
 }
 
+/** Replace the children, unless they are these already: then focus and open parts stay. */
+export function keep(element, nodes) {
+  if (nodes.length !== element.children.length || nodes.some((node, index) => node !== element.children[index])) fill(element, nodes);
+}
+
 /** Return an icon that assistive technology skips: the control around it has the name. */
 export function icon(name, size = 18) {
   const svg = document.createElementNS(SVG, "svg");

@@ -7,7 +7,7 @@ import { follow } from "./sse.js";
 /** More lines than this are not shown. */
 const MOST = 2000;
 /** Chunks of one message whose data a line shows. */
-const MOST_CHUNKS = 200;
+const MAX_CHUNKS = 200;
 
 /** A list that opens on demand; it holds a stream only while it is open and the run is live. */
 export class RunEvents {
@@ -91,7 +91,7 @@ class Line {
   /** Take one more chunk of the same message. */
   add(value, text, id) {
     this._count += 1;
-    if (this._values.length < MOST_CHUNKS) this._values.push(value);
+    if (this._values.length < MAX_CHUNKS) this._values.push(value);
     if (this.text.length < 400) this.text += text;
     this._last = id;
     this.show();

@@ -2,7 +2,7 @@
 
 import { add, bytes, copy, dollars, duration, fill, h, icon, iconButton, number, pretty } from "./dom.js";
 import { longText, Markdown } from "./markdown.js";
-import { costOf } from "./prices.js";
+import { costOf, drawPriced } from "./prices.js";
 import { textOf } from "./session.js";
 
 const IMAGE = /^data:image\/(png|jpeg|gif|webp);base64,/i;
@@ -106,8 +106,10 @@ class AnswerView {
   _footer(message) {
     const usage = message.usage_metadata;
     const model = message.response_metadata?.model_name;
-    const cost = costOf(message);
-    fill(this._foot, this._actions, h("span.faint", null, [model, usage && tokens(usage), cost && dollars(cost)].filter(Boolean).join(" · ")));
+    drawPriced(() => {
+      const cost = costOf(message);
+      fill(this._foot, this._actions, h("span.faint", null, [model, usage && tokens(usage), cost && dollars(cost)].filter(Boolean).join(" · ")));
+    });
   }
 }
 

@@ -1,6 +1,6 @@
 /** Tables of what a search found, with pages, and the states in between. */
 
-import { button, fill, h, problemPlace } from "./dom.js";
+import { button, fill, h, keep, problemPlace } from "./dom.js";
 
 /**
  * A table that loads page after page. `load(offset)` returns a list; `columns` are `[title, cell(entry), class]`;
@@ -58,7 +58,7 @@ export class Listing {
       return [state, known.get(state) ?? h("tr", null, this._columns.map(([, cell, kind]) => h("td", { class: kind ?? "" }, cell(entry))))];
     });
     const rows = this._entries.map(([, row]) => row);
-    if (rows.length !== this._rows.children.length || rows.some((row, index) => row !== this._rows.children[index])) fill(this._rows, rows);
+    keep(this._rows, rows);
     this._table.hidden = !rows.length;
   }
 }

@@ -7,7 +7,6 @@ import { button, duration, fill, h, icon, iconButton, problemPlace } from "../js
 import { RunEvents } from "../js/events.js";
 import { RowList } from "../js/list.js";
 import { messageView } from "../js/messages.js";
-import { loadPrices } from "../js/prices.js";
 import { details, showQuestions } from "../js/questions.js";
 import { go, link } from "../js/router.js";
 import { Session, textOf } from "../js/session.js";
@@ -44,8 +43,8 @@ export class ChatPage {
       questions: () => this._ask(), gone: (event) => this._gone(event.detail),
     })) this.session.addEventListener(type, listener);
     if (!threadId) return;
-    this._opening = loadPrices().then(() => this.session.open());
-    this._opening.catch(() => {}); // shown by whoever awaits it
+    this._opening = this.session.open();
+    this._opening.catch(() => {}); // show() reports it
   }
 
   async show() {

@@ -9,7 +9,7 @@ import { findRun, queuedFor, tookFor } from "../js/runs.js";
 import { agentName } from "../js/state.js";
 
 /** Steps of a run that are read. */
-const MOST_STEPS = 100;
+const MAX_STEPS = 100;
 const NAMES = ["First", "Second"];
 
 export const page = (first, second) => new ComparePage([first, second]);
@@ -29,7 +29,7 @@ class ComparePage {
       const [thread, id] = (side ?? "").split(".");
       const run = thread && id ? await findRun(thread, id) : null;
       if (!run) throw new Error("One of the two runs is not here any more. Choose two on the page of runs.");
-      const states = await query(`/threads/${thread}/history`, { limit: MOST_STEPS, metadata: { run_id: id } });
+      const states = await query(`/threads/${thread}/history`, { limit: MAX_STEPS, metadata: { run_id: id } });
       return { run, states, steps: stepsOf(run, states) };
     }));
     const longest = Math.max(1, ...sides.flatMap(({ steps }) => steps.map((step) => step.to - step.from)));
@@ -46,7 +46,7 @@ class ComparePage {
       run.error && h("p.problem", null, `${run.error.error}: ${run.error.message}`),
       h("dl.details", null, fact("created", fullDate(run.created_at)), fact("queue", duration(queuedFor(run))), fact("took", duration(tookFor(run))),
         fact("attempts", run.attempts), fact("tokens", run.usage ? `${number(run.usage.input_tokens)} in, ${number(run.usage.output_tokens)} out` : "–"),
-        fact("steps", states.length < MOST_STEPS ? steps.length : `the last ${MOST_STEPS}`)),
+        fact("steps", states.length < MAX_STEPS ? steps.length : `the last ${MAX_STEPS}`)),
       h("ol.steps", null, steps.map((step) => {
         const bar = h("span.step-bar");
         bar.style.width = `${((step.to - step.from) / longest) * 100}%`;

@@ -2,7 +2,7 @@
 
 import { get, post, query } from "../js/api.js";
 import { nodeOf, stepsOf, took } from "../js/checkpoints.js";
-import { button, duration, empty, fill, fullDate, h, icon, number, pageHead, pretty, problemPlace, status } from "../js/dom.js";
+import { button, duration, empty, fill, fullDate, h, icon, keep, number, pageHead, pretty, problemPlace, status } from "../js/dom.js";
 import { diffView, sideBySide } from "../js/diff.js";
 import { RunEvents } from "../js/events.js";
 import { drawGraph } from "../js/graph.js";
@@ -15,7 +15,7 @@ import { refreshThreads } from "../js/state.js";
 
 const PAGE = 50;
 /** Runs that are shown as a waterfall. */
-const MOST_RUNS = 20;
+const MAX_RUNS = 20;
 /** How often a live run is read again. */
 const LIVE_MS = 1500;
 
@@ -179,7 +179,7 @@ export class HistoryPage {
 
   /** Runs with their time in the queue and their steps as bars on one scale of time. */
   _waterfall() {
-    const shown = this._runsFound.slice(0, MOST_RUNS);
+    const shown = this._runsFound.slice(0, MAX_RUNS);
     const opened = shown.find((run) => run.run_id === this._opened) ?? shown[0];
     shown.forEach((run, index) => {
       let card = this._cards.get(run.run_id);
@@ -187,7 +187,7 @@ export class HistoryPage {
       card.update(run, stepsOf(run, this._states), shown[index + 1]);
     });
     const cards = shown.map((run) => this._cards.get(run.run_id).element);
-    if (cards.length !== this._runs.children.length || cards.some((card, index) => card !== this._runs.children[index])) fill(this._runs, cards);
+    keep(this._runs, cards);
   }
 }
 

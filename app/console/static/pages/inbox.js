@@ -1,7 +1,7 @@
 /** All open questions of all threads: answered here, or in their conversation. */
 
 import { call, query } from "../js/api.js";
-import { add, ago, empty, fill, h, icon, pageHead } from "../js/dom.js";
+import { add, ago, empty, fill, h, icon, keep, pageHead } from "../js/dom.js";
 import { questionCard } from "../js/questions.js";
 import { link } from "../js/router.js";
 import { agentName, changes, refreshThreads, THREAD_FIELDS, titleOf } from "../js/state.js";
@@ -43,9 +43,7 @@ class InboxPage {
     }
     this._cards = shown;
     const cards = [...shown.values()];
-    if (cards.length !== this._place.children.length || cards.some((card, index) => this._place.children[index] !== card)) {
-      fill(this._place, cards);
-    }
+    keep(this._place, cards);
     this._rest.textContent = threads.length < SHOWN ? "" : `The newest ${SHOWN} threads are shown; older ones move up as these are answered.`;
     if (!cards.length) fill(this._place, empty("Nothing waits", "When an agent asks for an approval or an answer, it shows up here."));
   }

@@ -1,7 +1,7 @@
 /** The runs of all threads, newest first and live: filtered, stopped, started again, and chosen for comparison. */
 
 import { get, post, query, request, uuid } from "../js/api.js";
-import { ago, button, duration, empty, fill, fullDate, h, number, pageHead, problemPlace, status } from "../js/dom.js";
+import { ago, button, duration, empty, fill, fullDate, h, keep, number, pageHead, problemPlace, status } from "../js/dom.js";
 import { go, link } from "../js/router.js";
 import { Poll } from "../js/poll.js";
 import { agentName, agents, THREAD_FIELDS, titleOf } from "../js/state.js";
@@ -23,7 +23,7 @@ class RunsPage {
     this._titles = new Map();
     this._drawn = new Map();
     this._chosen = new Map();
-    this._poll = new Poll(() => this._refresh(), POLL_MS);
+    this._poll = new Poll(() => this._try(() => this._refresh()), POLL_MS);
     this._problem = problemPlace();
     this._rows = h("tbody");
     this._none = h("div");
@@ -43,7 +43,7 @@ class RunsPage {
 
   show() {
     this._begin();
-    return this._try(() => this._poll.start());
+    return this._poll.start();
   }
 
   close() {
@@ -109,7 +109,7 @@ class RunsPage {
     const known = new Set(this._runs.map((run) => run.run_id));
     for (const id of this._drawn.keys()) if (!known.has(id)) this._drawn.delete(id);
     // rows that keep their position are not touched, so that focus and an open question of a button stay
-    if (rows.length !== this._rows.children.length || rows.some((row, index) => row !== this._rows.children[index])) fill(this._rows, rows);
+    keep(this._rows, rows);
     this._table.hidden = !rows.length;
     this._more.hidden = !this._next;
     fill(this._none, !rows.length && empty("No run here", "Start one in a chat, by a cron, or by the API."));

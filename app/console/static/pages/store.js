@@ -4,8 +4,8 @@ import { call, query } from "../js/api.js";
 import { ago, button, empty, fill, h, icon, number, pageHead, pretty, problemPlace } from "../js/dom.js";
 import { sureButton } from "../js/table.js";
 
-const MOST_NAMESPACES = 1000;
-const MOST_ITEMS = 100;
+const MAX_NAMESPACES = 1000;
+const MAX_ITEMS = 100;
 
 export const page = () => new StorePage();
 
@@ -29,7 +29,7 @@ class StorePage {
 
   async show() {
     const prefix = this._prefix;
-    const { namespaces } = await query("/store/namespaces", { limit: MOST_NAMESPACES });
+    const { namespaces } = await query("/store/namespaces", { limit: MAX_NAMESPACES });
     if (prefix !== this._prefix) return;
     this._draw(namespaces);
     await this._load();
@@ -43,7 +43,7 @@ class StorePage {
       return h("li", null, this._link(label, here), Object.keys(below).length > 0 && branch(below, here));
     }));
     fill(this._tree, this._link("All", []), branch(root, []), !namespaces.length && h("p.faint", null, "No namespace yet."),
-      namespaces.length === MOST_NAMESPACES && h("p.faint", null, `The first ${number(MOST_NAMESPACES)} namespaces.`));
+      namespaces.length === MAX_NAMESPACES && h("p.faint", null, `The first ${number(MAX_NAMESPACES)} namespaces.`));
   }
 
   _link(label, path) {
@@ -58,10 +58,10 @@ class StorePage {
     const turn = (this._turn = Symbol("items"));
     try {
       const text = this._query.value.trim();
-      const { items } = await query("/store/items/search", { namespace_prefix: this._prefix, limit: MOST_ITEMS, ...(text && { query: text }) });
+      const { items } = await query("/store/items/search", { namespace_prefix: this._prefix, limit: MAX_ITEMS, ...(text && { query: text }) });
       if (turn !== this._turn) return;
       fill(this._items, items.map((item) => this._card(item)), !items.length && empty("Nothing here", text ? "No item fits the search." : "Agents with memory write here; so may you."),
-      items.length === MOST_ITEMS && h("p.faint", null, `The first ${MOST_ITEMS} items: choose a namespace, or search.`));
+      items.length === MAX_ITEMS && h("p.faint", null, `The first ${MAX_ITEMS} items: choose a namespace, or search.`));
       this._problem.show(null);
     } catch (error) {
       if (turn === this._turn) this._problem.show(error);

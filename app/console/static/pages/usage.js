@@ -49,7 +49,7 @@ class UsagePage {
     const [byDay, byKey, byModel] = this._found;
     const measure = MEASURES[this._measure.value];
     const agents = sumsOf(byDay, measure[1], this._shown);
-    if (!agents.length) return fill(this._place, empty("Nothing was used", "Runs are counted here when they have ended, within a second."));
+    if (!agents.length) return fill(this._place, empty("Nothing was used", "Tokens show here within a second; a run counts when its worker has ended it."));
     const drawing = chart(agents, this._shown, measure);
     fill(this._place, h("article.card", null, drawing),
       table("Agent", agents.map((one, index) => ({ ...one, swatch: colour(index), label: one.agent || "outside of runs" }))),
