@@ -95,10 +95,6 @@ async def _reached(servers: "McpServers", name: str) -> "McpServer":
     return server
 
 
-async def _listed_by(servers: "McpServers", name: str) -> Any:
-    return (await _reached(servers, name)).listed
-
-
 async def _without_pins(arguments: argparse.Namespace, settings: "Settings") -> int:
     async with _servers(arguments, settings) as (file, servers):
         if arguments.action == "list":
@@ -175,22 +171,25 @@ async def _with_pins(arguments: argparse.Namespace, settings: "Settings") -> int
     from app.agents.mcp.account_store import DatabaseAccounts
     from app.agents.mcp.pin_store import DatabasePins
     from app.cli.database_access import open_database
+    from app.server.composition.mcp import sealing_secrets
 
-    auth, url = settings.auth, settings.database.url
+    url = settings.database.url
     assert url is not None
-    keys = [one for one in (auth.key_pepper, auth.key_pepper_secondary, url) if one is not None]
     async with open_database(url) as (database, audit):
-        accounts = DatabaseAccounts(database, lambda: keys)
+        accounts = DatabaseAccounts(database, lambda: sealing_secrets(settings))
         return await _compare(arguments, settings, DatabasePins(database, audit), accounts)
 
 
-async def _listed(arguments: argparse.Namespace, server: "McpServer") -> Any:
-    """Return the tools that ``server`` lists, for the account that the arguments name where people sign in."""
+async def _listed(arguments: argparse.Namespace, servers: "McpServers", name: str) -> Any:
+    """Return the tools that a server lists, for the account that the arguments name where people sign in."""
     from app.agents.mcp.accounts import Account, SignInNeeded
     from app.agents.tools.remote import LostConnection, ServerAway, ServerError
     from app.security.access.structs import tenant_id_of
 
-    account = Account(tenant_id_of(arguments.tenant), server.name, arguments.user)
+    server = servers.get(name)
+    if server.spec.oauth is None:
+        return (await _reached(servers, name)).listed
+    account = Account(tenant_id_of(arguments.tenant), name, arguments.user)
     try:
         return await server.listed_for(account)
     except SignInNeeded:
@@ -215,9 +214,9 @@ async def _compare(arguments: argparse.Namespace, settings: "Settings", pins: An
         ]
         if not uses:
             raise UsageError(f"no agent of {file.source} uses that server")
+        found = {name: await _listed(arguments, servers, name) for name in dict.fromkeys(name for _, name in uses)}
         for agent, name in uses:
-            signs_in = servers.get(name).spec.oauth is not None
-            listed = await (_listed(arguments, servers.get(name)) if signs_in else _listed_by(servers, name))
+            listed = found[name]
             accepted, version = await pins.newest(agent, name)
             lines = list(differences(accepted, listed))
             for line in lines:

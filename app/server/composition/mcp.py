@@ -46,8 +46,14 @@ def sealing_keys(settings: Settings, persistence: Persistence) -> Callable[[], S
     """
     if settings.auth.key_pepper is not None:
         return persistence.secrets.rotating("AGENT_KEY_PEPPER", "AGENT_KEY_PEPPER_SECONDARY").good
-    sealed_under = settings.database.url or Secret("")
-    return lambda: (sealed_under,)
+    secrets = sealing_secrets(settings)
+    return lambda: secrets
+
+
+def sealing_secrets(settings: Settings) -> Sequence[Secret]:
+    """Return what ``sealing_keys`` returns, as it is in the settings now."""
+    peppers = [one for one in (settings.auth.key_pepper, settings.auth.key_pepper_secondary) if one is not None]
+    return peppers or [settings.database.url or Secret("")]
 
 
 def check_accounts(settings: Settings, file: AgentsFile) -> None:
