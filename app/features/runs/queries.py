@@ -80,15 +80,12 @@ async def current(session: Reader, tenant_id: UUID, thread_id: UUID) -> Row[Any]
 
 
 _FIRST_OF_CHAIN = ScopedStatement(
-    """
-    with recursive up as (
-      select run_id, parent_id, ordinal from runs
-      where tenant_id = :tenant and thread_id = :thread and run_id = :run<owned>
-      union all
-      select r.run_id, r.parent_id, r.ordinal from up u join runs r
-        on r.tenant_id = :tenant and r.thread_id = :thread and r.run_id = u.parent_id and r.ordinal < u.ordinal)
-    select run_id from up order by ordinal limit 1
-""",
+    """with recursive up as (
+  select run_id, parent_id, ordinal from runs where tenant_id = :tenant and thread_id = :thread and run_id = :run<owned>
+  union all
+  select r.run_id, r.parent_id, r.ordinal from up u join runs r
+    on r.tenant_id = :tenant and r.thread_id = :thread and r.run_id = u.parent_id and r.ordinal < u.ordinal)
+select run_id from up order by ordinal limit 1""",
     _THREAD_IN_SCOPE,
 )
 
