@@ -2,6 +2,7 @@
 
 import asyncio
 import base64
+import logging
 import os
 import sys
 from typing import Any
@@ -24,7 +25,20 @@ from pydantic import BaseModel
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
 SOUND = base64.b64encode(b"RIFF").decode()
 
-server = MCPServer("fixture", instructions="Tools for tests.")
+
+def mcp_server(name: str, instructions: str | None = None) -> MCPServer:
+    """Return a server without tools; the handler that its class gives the root logger is taken away again.
+
+    With it, all that the process logs would be printed, in the output of commands that other tests compare.
+    """
+    before = logging.root.handlers[:], logging.root.level
+    made = MCPServer(name, instructions=instructions)
+    logging.root.handlers[:] = before[0]
+    logging.root.setLevel(before[1])
+    return made
+
+
+server = mcp_server("fixture", "Tools for tests.")
 metas: list[dict[str, Any]] = []
 headers: list[dict[str, str]] = []
 hanging: list[str] = []

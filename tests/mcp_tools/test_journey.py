@@ -9,7 +9,6 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 from langgraph_sdk import get_client
-from mcp.server import MCPServer
 
 from tests.cli.commands import run_command
 from tests.journeys.conftest import Served, serving
@@ -97,7 +96,7 @@ def direct():
 
 @pytest.fixture(scope="module")
 def issuer() -> Iterator[str]:
-    mcp = MCPServer("locked")
+    mcp = fixture.mcp_server("locked")
     mcp.add_tool(lambda: "opened", name="open", description="Open.")
     server = OAuthServer(mcp.streamable_http_app())
     with serving_http(server.app) as server.base:

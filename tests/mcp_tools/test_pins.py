@@ -20,6 +20,7 @@ from app.security.access.structs import SERVICE
 from app.security.audit.service import AuditService
 from tests.cli.commands import run_command
 from tests.mcp_tools.conftest import connected, context_of, serving_http
+from tests.mcp_tools.server import mcp_server
 from tests.waiting import eventually
 
 AGENTS = """
@@ -38,7 +39,7 @@ def echo(a: str) -> str:
 
 
 def changing() -> MCPServer:
-    server = MCPServer("changing")
+    server = mcp_server("changing")
     server.add_tool(echo, name="say", description="Say it.")
     return server
 

@@ -9,7 +9,6 @@ from urllib.parse import parse_qsl, urlsplit
 
 import httpx
 import pytest
-from mcp.server import MCPServer
 from starlette.responses import Response
 
 from app.agents.mcp.account_store import DatabaseAccounts
@@ -28,6 +27,7 @@ from app.security.access.structs import tenant_id_of
 from tests.cli.commands import run_command
 from tests.mcp_tools.conftest import Connected, connected, serving_http
 from tests.mcp_tools.oauth_server import OAuthServer
+from tests.mcp_tools.server import mcp_server
 
 PEPPER = "0123456789abcdef0123456789abcdef"
 AGENTS = """
@@ -47,7 +47,7 @@ def add(a: int, b: int) -> int:
 
 @contextlib.contextmanager
 def serving_issuer() -> Iterator[OAuthServer]:
-    mcp = MCPServer("locked")
+    mcp = mcp_server("locked")
     mcp.add_tool(add, name="add", description="Add.")
     server = OAuthServer(mcp.streamable_http_app())
     with serving_http(server.app) as server.base:
