@@ -30,8 +30,7 @@ async def test_a_response_is_built_from_its_checkpoints_once_its_log_is_gone(dat
         for response in (first, asked, last):
             answer = await service.client.get(f"/v1/responses/{response['id']}")
             found = answer.json()
-            assert found["output"] == response["output"]
-            assert found | {"completed_at": None} == response
+            assert found == response
             stream = await service.client.get(f"/v1/responses/{response['id']}", params={"stream": "true"})
             assert stream.status_code == 410
             assert "error" in stream.json()

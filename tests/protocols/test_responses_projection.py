@@ -26,6 +26,10 @@ from app.protocols.openai.responses.structs import StoredSettings
 from app.protocols.projection import EPOCH_NUMBERS
 
 RUN = "01a206d2-02c7-7701-809a-5c1fb81f0fcb"
+STEP = "01a206d2-1000-7701-809a-5c1fb81f0fcb"
+STEP_AT = 1795410759
+"""When ``STEP`` was made, which is after ``RUN``."""
+
 HEAD = ResponseHead("resp_1", UUID(RUN), UUID(int=1), 1, StoredSettings(model="assistant"), ModelOptions())
 
 
@@ -34,7 +38,7 @@ def delta(text: str = "", message: str = "m", **rest: Any) -> MessageDelta:
 
 
 def committed(*messages: dict[str, Any]) -> StepCommitted:
-    return StepCommitted(1, "c", msgspec.Raw(msgspec.json.encode({"agent": {"messages": list(messages)}})), "agent")
+    return StepCommitted(1, STEP, msgspec.Raw(msgspec.json.encode({"agent": {"messages": list(messages)}})), "agent")
 
 
 def projected(*events: Event) -> list[dict[str, Any]]:
@@ -93,7 +97,7 @@ def test_a_question_is_an_approval_request_and_a_lost_call_is_incomplete() -> No
         Ended(RUN, "interrupted"),
     )  # fmt: skip
     response = events[-1]["response"]
-    assert response["status"] == "completed"
+    assert (response["status"], response["completed_at"]) == ("completed", STEP_AT)
     assert [(item["type"], item.get("status")) for item in response["output"]] == [
         ("message", "completed"), ("mcp_call", "incomplete"), ("mcp_approval_request", None),
     ]  # fmt: skip
@@ -111,6 +115,7 @@ def test_a_run_ends_as_failed_incomplete_or_cancelled() -> None:
     assert (short["type"], short["response"]["incomplete_details"]["reason"]) == (
         "response.incomplete", "max_output_tokens",
     )  # fmt: skip
+    assert short["response"]["completed_at"] is None
     assert projected(started, Ended(RUN, "interrupted"))[-1]["response"]["status"] == "cancelled"
 
 

@@ -30,7 +30,7 @@ from app.protocols.openai.responses.inbound import input_messages
 from app.protocols.openai.responses.past import ended_events
 from app.protocols.openai.responses.plan import RunPlan, conversation_of, plan_of
 from app.protocols.openai.responses.projection import STOPPING, ResponseCollector, ResponseProjection
-from app.protocols.openai.responses.response import RESPONSE, ResponseHead, head_of, seconds, uuid_in
+from app.protocols.openai.responses.response import RESPONSE, ResponseHead, head_of, uuid_in
 from app.protocols.openai.responses.structs import ResponseRequest, StoredSettings
 from app.protocols.openai.tools import options_of, output_of
 from app.protocols.projection import whole_run
@@ -274,6 +274,4 @@ async def _current(gateway: ProtocolGateway, principal: Principal, run: Run, hea
         response = collector.response
     else:
         response = await _response(gateway, principal, head)
-    if response["status"] == "completed":
-        response["completed_at"] = seconds(run.updated_at)
     return LateAnswer(200, encode(response))

@@ -9,12 +9,13 @@ from typing import Any
 
 import msgspec
 
+from app.base.ids import time_of
 from app.domain.events import Event
 from app.domain.messages import Usage
 from app.protocols import parts
 from app.protocols.openai.responses import items
 from app.protocols.openai.responses.items import Item
-from app.protocols.openai.responses.response import ResponseHead, usage_of
+from app.protocols.openai.responses.response import ResponseHead, seconds, usage_of
 from app.protocols.parts import Part, PartAssembler
 from app.protocols.projection import FrameNumbers, ProjectedFrame
 from app.protocols.questions import client_call_id
@@ -63,6 +64,7 @@ class ResponseProjection:
         self._assembler = PartAssembler()
         self._numbers = FrameNumbers()
         self._begun = False
+        self._at: int | None = None
         self._output: list[_Growing] = []
         self._texts: dict[str, _Growing] = {}
         self._reasoning: dict[str, _Growing] = {}
@@ -92,7 +94,10 @@ class ResponseProjection:
     def _events(self, part: Part) -> Iterator[tuple[str, dict[str, Any]]]:
         match part:
             case parts.RunBegins():
+                self._passed(part.run_id)
                 yield from self._begin()
+            case parts.InputTaken() | parts.StepDone():
+                self._passed(part.checkpoint_id)
             case parts.TextStart() | parts.TextEnd():
                 yield from self._text(part)
             case parts.ReasoningStart() | parts.ReasoningDelta() | parts.ReasoningEnd():
@@ -113,6 +118,12 @@ class ResponseProjection:
                 self._failure = part
             case parts.RunEnds():
                 yield from self._end(part)
+
+    def _passed(self, id_: str) -> None:
+        """Take the time of the end from the last id that contains one, so that a replay has the same time."""
+        made_at = time_of(id_) if id_ else None
+        if made_at is not None:
+            self._at = seconds(made_at)
 
     def _begin(self) -> Iterator[tuple[str, dict[str, Any]]]:
         self._numbers.owner_begins()
@@ -293,6 +304,8 @@ class ResponseProjection:
             known["error"] = {"code": "server_error", "message": "The run did not end in time."}
         elif status == "completed" and reason is not None:
             status, known["incomplete_details"] = "incomplete", {"reason": reason}
+        if status == "completed":
+            known["completed_at"] = self._at
         self.response = self._head.object(status, **known)
         yield TERMINAL.get(status, "response.incomplete"), {"response": self.response}
 
