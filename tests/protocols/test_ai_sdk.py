@@ -87,7 +87,7 @@ def test_what_a_dead_owner_streamed_is_taken_back_and_numbers_jump() -> None:
 
 
 def test_approvals_forms_failures_and_cancellations() -> None:
-    approval = {"id": "i1", "value": {"type": "tool_approval", "call_id": "c1"}}
+    approval = {"id": "i1", "value": {"type": "tool_approval", "tool": "pay", "call_id": "c1"}}
     form = {"id": "i2", "value": "Which?", "response_schema": {"type": "string"}}
     _, chunks = projected(Interrupted("c", msgspec.Raw(json.dumps([approval, form]))), Ended(RUN, "interrupted"))
     assert chunks[0] == {"type": "tool-approval-request", "approvalId": "i1", "toolCallId": "c1"}

@@ -15,6 +15,7 @@ from app.protocols.mcp.questions import Declined, answer_of, ask_of
 from app.protocols.mcp.sealing import Sealer, Unsealable
 from app.security.access.structs import DEFAULT_TENANT, Principal
 from tests.journeys.conftest import Served
+from tests.protocols.test_questions import TWO_CALLS
 from tests.waiting import eventually
 
 SUM = "what is 12*(3+4)?"
@@ -255,6 +256,11 @@ def test_questions_are_forms_and_forms_are_answers() -> None:
             {"decisions": [{"type": "reject"}]},
         ),
         (
+            {"value": TWO_CALLS},
+            {**accept, "content": {"decision": "reject", "reason": "no"}},
+            {"decisions": [{"type": "reject", "message": "no"}] * 2},
+        ),
+        (
             {"value": {"type": "tool_review", "tool": "pay", "args": {}}},
             {**accept, "content": {"decision": "done", "reason": "paid"}},
             {"action": "done", "result": "paid"},
@@ -263,6 +269,9 @@ def test_questions_are_forms_and_forms_are_answers() -> None:
     for question, response, answer in cases:
         assert ask_of(question).params["requestedSchema"]["type"] == "object"
         assert answer_of(question, response) == answer
+    assert ask_of({"value": TWO_CALLS}).params["message"] == (
+        'May the agent call pay with {"sum":1}?\nMay the agent call tell with {}?'
+    )
     assert ask_of({"value": "Which?", "response_schema": form}).params["requestedSchema"] == form
     with pytest.raises(Declined):
         answer_of({"value": "Which?"}, {"action": "decline"})

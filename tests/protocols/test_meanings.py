@@ -157,7 +157,7 @@ def raw(value: Any) -> msgspec.Raw:
 
 STARTED = RunStarted(str(RUN), 1)
 CALL = delta(tool_call={"index": 0, "id": "c", "name": "add", "args": "{}"})
-QUESTION = {"id": "i", "value": {"type": "tool_approval", "call_id": "c"}}
+QUESTION = {"id": "i", "value": {"type": "tool_approval", "tool": "pay", "call_id": "c"}}
 RESULT = {"type": "tool", "id": "t", "tool_call_id": "c", "name": "add", "content": "2"}
 
 STEP = StepCommitted(1, CHECKPOINT, raw({"agent": {"messages": [{"type": "ai", "id": "m", "content": "So"}]}}), "agent")

@@ -11,6 +11,7 @@ import pytest
 from app.protocols.questions import approval, calls_of, client_call_id, decision_in, edit, kind_of, words_of
 from tests.protocols.ag_ui_streams import checked, run_input
 from tests.system.services import API, Service, serving
+from tests.waiting import eventually
 
 AGENTS = Path(__file__).parent / "agents" / "agents.toml"
 
@@ -102,10 +103,33 @@ async def over_a2a(service: Service, thread: str, run: str, question: str) -> No
         assert (await service.client.post("/a2a/asker/message:send", json={"message": message})).status_code == code
 
 
+async def task_over_mcp(service: Service, thread: str, run: str, method: str = "tasks/get", **more: Any) -> Any:
+    about = "io.modelcontextprotocol/"
+    capabilities = {"elicitation": {}, "extensions": {f"{about}tasks": {}}}
+    meta = {f"{about}protocolVersion": "2026-07-28", f"{about}clientCapabilities": capabilities}
+    task_id = f"{uuid.UUID(thread).hex}.{uuid.UUID(run).hex}"
+    headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method, "Mcp-Name": task_id,
+               "Accept": "application/json, text/event-stream"}  # fmt: skip
+    body = {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"taskId": task_id, **more, "_meta": meta}}
+    return (await service.client.post("/mcp", json=body, headers=headers)).json()["result"]
+
+
+async def over_mcp(service: Service, thread: str, run: str, question: str) -> None:
+    form = (await task_over_mcp(service, thread, run))["inputRequests"][question]["params"]
+    assert form["requestedSchema"]["properties"]["decision"]["enum"] == ["approve", "reject"]
+    answers = {question: {"action": "accept", "content": {"decision": "approve"}}}
+    await task_over_mcp(service, thread, run, "tasks/update", inputResponses=answers)
+
+    async def completed() -> bool:
+        return bool((await task_over_mcp(service, thread, run))["status"] == "completed")
+
+    await eventually(completed)
+
+
 Answering = Callable[[Service, str, str, str], Awaitable[None]]
 
 
-@pytest.mark.parametrize("answer", [over_responses, over_ai_sdk, over_ag_ui, over_a2a])
+@pytest.mark.parametrize("answer", [over_responses, over_ai_sdk, over_ag_ui, over_a2a, over_mcp])
 async def test_calls_of_a_graph_are_approved_on_every_wire(service: Service, answer: Answering) -> None:
     thread, run, question = await asked(service, TWO_CALLS)
     await answer(service, thread, run, question)
@@ -121,6 +145,7 @@ async def test_a_question_of_any_form_is_shown_on_every_wire(service: Service) -
         assert task["status"]["message"]["parts"][-1]["data"]["questions"][0]["questionId"] == question
         response = await client.get(f"/v1/responses/resp_{uuid.UUID(run).hex}")
         assert response.json()["output"][-1]["id"] == f"mcpr_{question}", value
+        assert question in (await task_over_mcp(service, thread, run))["inputRequests"], value
         connected = await client.post("/copilotkit/agent/asker/connect", json=run_input(thread))
         assert checked(connected.text)[-1]["outcome"]["interrupts"][0]["id"] == question
         resume = [{"interruptId": question, "status": "resolved", "payload": 1}]

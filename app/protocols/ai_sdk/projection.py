@@ -14,6 +14,7 @@ from app.features.runs.run_views import RETRY
 from app.protocols import parts
 from app.protocols.parts import Part, PartAssembler
 from app.protocols.projection import FrameNumbers, ProjectedFrame
+from app.protocols.questions import calls_of, kind_of
 from app.protocols.states import RunState
 
 FINISH_REASONS = {RunState.SUCCESS: "stop", RunState.ASKING: "tool-calls", RunState.TIMEOUT: "length"}
@@ -166,7 +167,8 @@ def _input_of(part: parts.ToolCallEnd) -> dict[str, Any]:
 def _question(question: dict[str, Any]) -> dict[str, Any]:
     """Return the chunk of a question: an approval of a call, or data that the application shows as a form."""
     value = question.get("value")
-    if isinstance(value, dict) and value.get("type") == "tool_approval" and value.get("call_id"):
-        return {"type": "tool-approval-request", "approvalId": question["id"], "toolCallId": value["call_id"]}
+    call_id = next((call.call_id for call in calls_of(value)), "") if kind_of(value) == "approval" else ""
+    if call_id:
+        return {"type": "tool-approval-request", "approvalId": question["id"], "toolCallId": call_id}
     data = {"value": value, "responseSchema": question.get("response_schema")}
     return {"type": "data-question", "id": question["id"], "data": data}

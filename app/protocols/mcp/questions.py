@@ -3,12 +3,14 @@
 Forms are flat: https://modelcontextprotocol.io/specification/2026-07-28/client/elicitation
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import msgspec
 
+from app.agents.port import QuestionKind
 from app.protocols.mcp.surface import Ask
+from app.protocols.questions import approval, calls_of, kind_of, words_of
 
 ELICIT = "elicitation/create"
 
@@ -16,22 +18,26 @@ MAX_MESSAGE = 4000
 """Characters of a question that a form shows."""
 
 _FLAT = {"string", "integer", "number", "boolean"}
-_DECISIONS = {"tool_approval": ["approve", "reject"], "tool_review": ["retry", "done", "failed", "abort"]}
+_DECISIONS: Mapping[QuestionKind, Sequence[str]] = {
+    "approval": ("approve", "reject"),
+    "review": ("retry", "done", "failed", "abort"),
+}
+"""What a person can choose, by the kind of the question; for several calls at once, one decision counts for all."""
 
 
 def ask_of(question: Mapping[str, Any]) -> Ask:
     """Return the form for ``question``: the schema of its answer if a form can show it, else one text."""
     value = question.get("value")
-    kind = value.get("type") if isinstance(value, dict) else None
-    if isinstance(value, dict) and kind in _DECISIONS:
+    kind = kind_of(value)
+    if kind in _DECISIONS:
         properties: dict[str, Any] = {
             "decision": {"type": "string", "title": "Decision", "enum": _DECISIONS[kind]},
             "reason": {"type": "string", "title": "Reason", "description": "Optional; the agent reads it."},
         }
         schema: dict[str, Any] = {"type": "object", "properties": properties, "required": ["decision"]}
-        return Ask(ELICIT, {"mode": "form", "message": _call_in(value), "requestedSchema": schema})
+        return Ask(ELICIT, {"mode": "form", "message": _message(value), "requestedSchema": schema})
     expected = question.get("response_schema")
-    return Ask(ELICIT, {"mode": "form", "message": _text_of(value), "requestedSchema": _form(expected)})
+    return Ask(ELICIT, {"mode": "form", "message": _message(value), "requestedSchema": _form(expected)})
 
 
 def _form(expected: Any) -> dict[str, Any]:
@@ -59,22 +65,15 @@ def _is_flat(schema: Mapping[str, Any]) -> bool:
     return schema.get("type") in _FLAT and "$ref" not in schema
 
 
-def _text_of(value: Any) -> str:
-    if isinstance(value, str):
-        return value[:MAX_MESSAGE] or "The agent asks for an answer."
-    if isinstance(value, dict):
-        for name in ("question", "message", "prompt", "text"):
-            if isinstance(value.get(name), str) and value[name]:
-                return str(value[name])[:MAX_MESSAGE]
-    return msgspec.json.encode(value).decode()[:MAX_MESSAGE]
-
-
-def _call_in(value: Mapping[str, Any]) -> str:
-    args = msgspec.json.encode(value.get("args")).decode()
-    problem = f"\n{value['problem']}" if value.get("problem") else ""
-    if value.get("type") == "tool_review":
-        return f"Did this call happen? {value.get('tool')} with {args}{problem}"[:MAX_MESSAGE]
-    return f"May the agent call {value.get('tool')} with {args}?{problem}"[:MAX_MESSAGE]
+def _message(value: Any) -> str:
+    calls = calls_of(value) if kind_of(value) == "approval" else ()
+    if calls:
+        asked = "\n".join(f"May the agent call {call.name} with {call.arguments}?" for call in calls)
+        problem = f"\n{value['problem']}" if value.get("problem") else ""
+        return f"{asked}{problem}"[:MAX_MESSAGE]
+    if value == "":
+        return "The agent asks for an answer."
+    return (words_of(value) or msgspec.json.encode(value).decode())[:MAX_MESSAGE]
 
 
 class Declined(Exception):
@@ -89,16 +88,16 @@ def answer_of(question: Mapping[str, Any], response: Any) -> Any:
     if not isinstance(response, Mapping) or response.get("action") not in {"accept", "decline", "cancel"}:
         raise ValueError("Answer with {action: accept, content}, {action: decline} or {action: cancel}.")
     value = question.get("value")
-    kind = value.get("type") if isinstance(value, dict) else None
-    if response["action"] == "decline" and kind == "tool_approval":
-        return {"decisions": [{"type": "reject"}]}
+    kind = kind_of(value)
+    if response["action"] == "decline" and kind == "approval":
+        return approval(value, False)
     if response["action"] != "accept":
         raise Declined
     content = response.get("content")
     if not isinstance(content, Mapping):
         raise ValueError("The response has no content.")  # noqa: TRY004  the client's value
     if kind in _DECISIONS:
-        return _decision(kind, content)
+        return _decision(value, kind, content)
     expected = question.get("response_schema")
     if isinstance(expected, dict) and _is_form(expected):
         return dict(content)
@@ -113,10 +112,10 @@ def answer_of(question: Mapping[str, Any], response: Any) -> Any:
     return answer
 
 
-def _decision(kind: str, content: Mapping[str, Any]) -> dict[str, Any]:
+def _decision(value: Any, kind: QuestionKind, content: Mapping[str, Any]) -> dict[str, Any]:
     decision, reason = content.get("decision"), content.get("reason")
     if decision not in _DECISIONS[kind]:
         raise ValueError(f"content.decision must be one of {', '.join(_DECISIONS[kind])}.")
-    if kind == "tool_review":
+    if kind == "review":
         return {"action": decision} | ({"result": reason} if reason else {})
-    return {"decisions": [{"type": decision} | ({"message": reason} if isinstance(reason, str) and reason else {})]}
+    return approval(value, decision == "approve", reason)
