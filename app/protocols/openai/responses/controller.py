@@ -87,8 +87,10 @@ class ResponsesController(Controller):
         lasts = key is not None or bool(data.background)
         stop = None if lasts else functools.partial(gateway.runs.stop, principal, accepted.run_id)
         if data.stream:
+            if run.status not in LIVE:
+                await gateway.runs.check_log(principal, run.thread_id, run.run_id)
             return _stream(gateway, principal, head, headers=headers, on_disconnect=stop)
-        result = _whole(gateway, principal, head) if not data.background else _current(gateway, principal, run, head)
+        result = (_current if data.background else _whole)(gateway, principal, run, head)
         undo = None if lasts else functools.partial(gateway.runs.undo, principal, accepted.run_id)
         return JsonAnswer(
             gateway.streams, result, headers=headers, on_disconnect=stop, on_drain=undo, holder=principal.holder
@@ -115,7 +117,7 @@ class ResponsesController(Controller):
             None if key is not None else functools.partial(act, principal, accepted.run_id)
             for act in (gateway.runs.stop, gateway.runs.undo)
         )
-        result = _compacted(gateway, principal, head_of(run))
+        result = _compacted(gateway, principal, run, head_of(run))
         return JsonAnswer(gateway.streams, result, on_disconnect=stop, on_drain=undo, holder=principal.holder)
 
     @post("/input_tokens", status_code=200, opt=READS, summary="Estimate the input tokens of a response")
@@ -242,36 +244,35 @@ def _stream(
     return ResponseStream(gateway.streams, chunks, holder=principal.holder, **rest)
 
 
-async def _whole(gateway: ProtocolGateway, principal: Principal, head: ResponseHead) -> LateAnswer:
+async def _whole(gateway: ProtocolGateway, principal: Principal, run: Run, head: ResponseHead) -> LateAnswer:
     """Wait for the end of a run; a response that has failed is a response, not an error."""
-    return LateAnswer(200, encode(await _response(gateway, principal, head)))
+    return LateAnswer(200, encode(await _response(gateway, principal, run, head)))
 
 
-async def _compacted(gateway: ProtocolGateway, principal: Principal, head: ResponseHead) -> LateAnswer:
-    response = await _response(gateway, principal, head)
+async def _current(gateway: ProtocolGateway, principal: Principal, run: Run, head: ResponseHead) -> LateAnswer:
+    """Return a response as it is now."""
+    if run.status in LIVE:
+        return LateAnswer(200, encode(head.object("in_progress" if run.status == RunStatus.RUNNING else "queued")))
+    return await _whole(gateway, principal, run, head)
+
+
+async def _compacted(gateway: ProtocolGateway, principal: Principal, run: Run, head: ResponseHead) -> LateAnswer:
+    response = await _response(gateway, principal, run, head)
     if response["status"] not in {"completed", "incomplete"}:
         error = response["error"] or {"message": "The summary was cancelled.", "code": None}
         return LateAnswer(500, encode(error_body(500, error["message"], code=error["code"])))
     return LateAnswer(200, encode(compaction(head.run_id, response)))
 
 
-async def _response(gateway: ProtocolGateway, principal: Principal, head: ResponseHead) -> dict[str, Any]:
+async def _response(gateway: ProtocolGateway, principal: Principal, run: Run, head: ResponseHead) -> dict[str, Any]:
+    """Return the response of a whole run: from its events, or from its checkpoints once their log is gone."""
     collector = ResponseCollector(head)
-    async for events in whole_run(gateway.runs, principal, head.run_id):
-        collector.add(events)
-    return collector.response
-
-
-async def _current(gateway: ProtocolGateway, principal: Principal, run: Run, head: ResponseHead) -> LateAnswer:
-    """Return a response as it is now: an ended one from its event log, or from its checkpoints once the log is gone."""
-    if run.status in LIVE:
-        return LateAnswer(200, encode(head.object("in_progress" if run.status == RunStatus.RUNNING else "queued")))
     try:
-        await gateway.runs.check_log(principal, run.thread_id, run.run_id)
+        if run.status not in LIVE:
+            await gateway.runs.check_log(principal, run.thread_id, run.run_id)
     except Gone:
-        collector = ResponseCollector(head)
         collector.add(await ended_events(gateway, principal, run))
-        response = collector.response
     else:
-        response = await _response(gateway, principal, head)
-    return LateAnswer(200, encode(response))
+        async for events in whole_run(gateway.runs, principal, run.run_id):
+            collector.add(events)
+    return collector.response
