@@ -303,4 +303,11 @@ def test_a_repeated_compaction_with_a_key_is_the_first(openai_client: openai.Ope
     assert compact(input="Ship on Tuesday.").to_dict() == first.to_dict()
     with pytest.raises(openai.APIStatusError, match="another body"):
         compact(input="Ship on Monday.")
-    openai_client.responses.delete(first.id)
+
+
+def test_a_repeated_response_with_a_key_is_the_first_though_it_is_not_stored(openai_client: openai.OpenAI) -> None:
+    key = {"Idempotency-Key": uuid.uuid4().hex}
+    first, again = (
+        openai_client.responses.create(model="assistant", input=SUM, store=False, extra_headers=key) for _ in range(2)
+    )
+    assert again.to_dict() == first.to_dict()

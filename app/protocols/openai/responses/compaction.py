@@ -28,17 +28,13 @@ MESSAGE_TOKENS = 4_000
 """Limits of a summary, and of each message that the model reads for it."""
 
 
-def summarizing_run(model: str, messages: Sequence[Message], protocol: str, *, kept: bool = False) -> RunCreate:
-    """Return the run of an agent whose answer is the summary of ``messages``.
-
-    It uses no tools and, unless ``kept``, leaves no thread.
-    """
+def summarizing_run(model: str, messages: Sequence[Message], protocol: str) -> RunCreate:
+    """Return the run of an agent, without tools, whose answer is the summary of ``messages``."""
     request = summary_request("", messages, MESSAGE_TOKENS, SUMMARY_TOKENS)
     return RunCreate(
         assistant_id=model,
         input={"messages": msgspec.to_builtins(request.messages)},
         stream_mode=OBSERVABLE,
-        on_completion="keep" if kept else None,
         metadata={"protocol": protocol},
         model_options=ModelOptions(tool_choice=ToolChoice(mode="none"), instructions=request.instructions),
     )

@@ -100,14 +100,11 @@ class ResponsesController(Controller):
     async def compact(
         self, data: JSONBody[ResponseRequest], principal: CurrentPrincipal, gateway: Gateway, request: AnyRequest
     ) -> OpenResponse:
-        """The agent's model summarizes input and earlier messages; the input of later requests begins with the item.
-
-        With an ``Idempotency-Key`` the summary is kept as a response, so that a repeated request gets the same item.
-        """
+        """The agent's model summarizes input and earlier messages; the input of later requests begins with the item."""
         gateway.streams.admit(principal.holder)
         key = await key_in(request)
         messages = await conversation_of(gateway, principal, data)
-        body = await offload(body_bytes.get(), summarizing_run, data.model, messages, PROTOCOL, kept=key is not None)
+        body = await offload(body_bytes.get(), summarizing_run, data.model, messages, PROTOCOL)
         try:
             accepted = await gateway.runs.create(principal, None, body, key)
         except Invalid as error:
