@@ -20,7 +20,7 @@ from app.domain.events import (
 )
 from app.engine.execution.questions import OpenQuestion
 from app.protocols.openai.responses.inbound import answer_of
-from app.protocols.openai.responses.projection import ResponseProjection
+from app.protocols.openai.responses.projection import ResponseCollector, ResponseProjection
 from app.protocols.openai.responses.response import ResponseHead
 from app.protocols.openai.responses.structs import StoredSettings
 from app.protocols.projection import EPOCH_NUMBERS
@@ -42,7 +42,11 @@ def committed(*messages: dict[str, Any]) -> StepCommitted:
 
 
 def projected(*events: Event) -> list[dict[str, Any]]:
-    return list(_projected(events))
+    found = list(_projected(events))
+    collector = ResponseCollector(HEAD)
+    collector.add(events)
+    assert msgspec.to_builtins(collector.response) == found[-1]["response"]
+    return found
 
 
 def _projected(events: tuple[Event, ...]) -> Iterator[dict[str, Any]]:

@@ -91,6 +91,13 @@ class ResponseProjection:
             if isinstance(part, parts.RunEnds):
                 yield ProjectedFrame(self._numbers.next(), DONE)
 
+    def collect(self, event: Event) -> None:
+        """Take ``event`` for ``response`` alone: a text's end says what its chunks do, and nothing is encoded."""
+        for part in self._assembler.parts(event):
+            if not isinstance(part, parts.TextDelta):
+                for _ in self._events(part):
+                    pass
+
     def _events(self, part: Part) -> Iterator[tuple[str, dict[str, Any]]]:
         match part:
             case parts.RunBegins():
@@ -319,8 +326,7 @@ class ResponseCollector:
     def add(self, events: Sequence[Event]) -> None:
         """Add events."""
         for event in events:
-            for _ in self._projection.project(event):
-                pass
+            self._projection.collect(event)
 
     @property
     def response(self) -> dict[str, Any]:
