@@ -182,16 +182,16 @@ class FrameNumbers:
     from the epoch of the next owner, and are the same for every reader.
     """
 
-    __slots__ = ("_epoch", "last")
+    __slots__ = ("_epoch", "_last")
 
     def __init__(self) -> None:
-        self.last = -1
+        self._last = -1
         self._epoch = 0
 
     def next(self) -> int:
         """Return the number of the next frame."""
-        self.last += 1
-        return self.last
+        self._last += 1
+        return self._last
 
     def owner_begins(self) -> None:
         """Count an owner of the run."""
@@ -199,7 +199,7 @@ class FrameNumbers:
 
     def retracted(self) -> None:
         """Leave out the numbers of frames that a replay does not have."""
-        self.last = max(self.last, self._epoch * EPOCH_NUMBERS)
+        self._last = max(self._last, self._epoch * EPOCH_NUMBERS)
 
 
 class ProjectedRuns:

@@ -340,20 +340,13 @@ class RunService:
         newest: int = row.runs
         return newest
 
-    async def position(self, principal: Principal, thread_id: UUID, run_id: UUID | None = None) -> int:
-        """Return the ordinal of a run of a thread; without one, of the first in progress, else of the next to come.
-
-        Raises ``NotFound``.
-        """
+    async def position(self, principal: Principal, thread_id: UUID, run_id: UUID) -> int:
+        """Return the ordinal of a run of a thread. Raises ``NotFound``."""
         owned = await principal.permit("threads", "read", thread_id=thread_id)
-        if run_id is None:
-            now = await self._thread_streams.from_now(principal.tenant_id, thread_id, owned)
-            ordinal = None if now is None else now.ordinal
-        else:
-            async with self._database.reading(principal.tenant_id, owned) as session:
-                ordinal = await queries.ordinal_of(session, principal.tenant_id, thread_id, run_id)
+        async with self._database.reading(principal.tenant_id, owned) as session:
+            ordinal = await queries.ordinal_of(session, principal.tenant_id, thread_id, run_id)
         if ordinal is None:
-            raise NotFound(f"Thread with ID {thread_id} not found" if run_id is None else f"Run {run_id} not found")
+            raise NotFound(f"Run {run_id} not found")
         return ordinal
 
     def started_runs(

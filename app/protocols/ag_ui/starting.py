@@ -119,7 +119,7 @@ async def start(
         return repeated
     agent = await _agent(gateway, principal, assistant)
     try:
-        body = msgspec.structs.replace(await _body(gateway, principal, agent, data, thread_id), assistant_id=assistant)
+        body = await _body(gateway, principal, assistant, agent, data, thread_id)
     except RunRefused:  # the same request may have started its run meanwhile, which left nothing to answer
         if (repeated := await _repeated(gateway, principal, thread_id, data, key)) is None:
             raise
@@ -169,7 +169,7 @@ async def _key(principal: Principal, thread_id: UUID, data: RunAgentInput, reque
 
 
 async def _body(
-    gateway: ProtocolGateway, principal: Principal, agent: Agent, data: RunAgentInput, thread_id: UUID
+    gateway: ProtocolGateway, principal: Principal, assistant: str, agent: Agent, data: RunAgentInput, thread_id: UUID
 ) -> RunCreate:
     thread = await thread_of(gateway, principal, thread_id)
     turn = turn_of(data, thread)
@@ -189,7 +189,7 @@ async def _body(
         if turn.before is not None:
             work["checkpoint_id"] = str(await _input_of(gateway, principal, thread_id, turn.before, before=True))
     return RunCreate(
-        assistant_id=agent.name,
+        assistant_id=assistant,
         stream_mode=OBSERVABLE,
         stream_subgraphs=isinstance(agent, WithSubgraphs) and not data.is_legacy,
         if_not_exists="create",

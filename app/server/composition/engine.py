@@ -26,6 +26,7 @@ from app.infra.egress.client import EgressClient
 from app.infra.settings.environment import Settings
 from app.protocols.a2a.bindings import MEDIA_TYPE
 from app.protocols.a2a.push import TaskPayloads
+from app.protocols.a2a.tasks import METADATA
 from app.server.composition.limits import Limits
 from app.server.composition.models import AgentRuntime
 from app.server.composition.persistence import Persistence
@@ -35,7 +36,7 @@ if TYPE_CHECKING:  # it loads its library
     from app.engine.streams.redis_transport import RedisFrameTransport
 
 
-A2A_RUN = '"a2a"'
+A2A_RUN = f'"{METADATA}"'
 """In the metadata of runs that may have push configurations."""
 
 

@@ -25,7 +25,10 @@ IDLE_SECONDS = 300.0
 """A connection is closed after so long without a frame."""
 
 MAX_KEPT_BYTES = 4 * 1024 * 1024
-"""Bytes of a conversation that is kept with the connection; one that is longer is not continued."""
+"""Bytes of a conversation that is kept with the connection; one that is longer is not continued.
+
+The last request and its output count.
+"""
 
 _CREATE = "response.create"
 _REFUSED_MEMBERS = ("stream", "stream_options", "background")
@@ -39,7 +42,7 @@ _decode = msgspec.json.Decoder(Frame).decode
 
 
 class Kept(NamedTuple):
-    """The last response that is not stored: its id, all items of its conversation, and their bytes."""
+    """The last response that is not stored: its id, all items of its conversation, and its bytes."""
 
     response_id: str
     items: list[Any]
@@ -118,10 +121,9 @@ class ResponsesConnection(Connection):
         response = await self._follow(body, continues)
         if asked.get("store") is False and response is not None and response.get("status") != "failed":
             output = response.get("output") or []
-            items = [*items, *output]
-            kept_bytes = len(await offload(size + rough_size(output), _encode, items))
+            kept_bytes = len(body) + len(await offload(rough_size(output), _encode, output))
             if kept_bytes <= MAX_KEPT_BYTES:
-                self._kept = Kept(str(response["id"]), items, kept_bytes)
+                self._kept = Kept(str(response["id"]), [*items, *output], kept_bytes)
 
     async def _follow(self, body: bytes, continues: Kept | None) -> Frame | None:
         """Send the events of a response; return the response once it has ended, None if it did not."""
