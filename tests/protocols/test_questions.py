@@ -105,7 +105,7 @@ async def over_a2a(service: Service, thread: str, run: str, question: str) -> No
 
 async def task_over_mcp(service: Service, thread: str, run: str, method: str = "tasks/get", **more: Any) -> Any:
     about = "io.modelcontextprotocol/"
-    capabilities = {"elicitation": {}, "extensions": {f"{about}tasks": {}}}
+    capabilities: dict[str, Any] = {"elicitation": {}, "extensions": {f"{about}tasks": {}}}
     meta = {f"{about}protocolVersion": "2026-07-28", f"{about}clientCapabilities": capabilities}
     task_id = f"{uuid.UUID(thread).hex}.{uuid.UUID(run).hex}"
     headers = {"MCP-Protocol-Version": "2026-07-28", "Mcp-Method": method, "Mcp-Name": task_id,
