@@ -15,6 +15,7 @@ from pydantic.errors import PydanticUserError
 from typing_extensions import TypedDict, get_type_hints, is_typeddict
 
 from agent_service_graphs.projection import json_of, value_of
+from agent_service_graphs.tool_classes import APPROVAL, CLASS, CLASSES
 
 Graph = Pregel[Any, Any, Any, Any]
 
@@ -67,13 +68,14 @@ def serializer(graph: Graph) -> JsonPlusSerializer:
 
 
 def described(graph: Graph) -> dict[str, Any]:
-    """Return the nodes, the schemas and the drawings of ``graph``."""
+    """Return the nodes, the schemas, the drawings and the tools of ``graph``."""
     drawing = graph.get_graph()
     about = {
         "nodes": [node for node, spec in graph.nodes.items() if HIDDEN_TAG not in (spec.tags or ())],
         "schemas": _schemas(graph),
         "graph": drawing.to_json(),
         "subgraphs": {key: _schemas(one) for key, one in graph.get_subgraphs(recurse=True) if isinstance(one, Pregel)},
+        "tools": _tools(graph),
         "description": (getattr(graph, "description", None) or ""),
     }
     return _plain(about)
@@ -82,6 +84,32 @@ def described(graph: Graph) -> dict[str, Any]:
 def drawn(graph: Graph, xray: bool | int) -> dict[str, Any]:
     """Return the drawing of ``graph`` with its subgraphs, ``xray`` levels deep (True: all)."""
     return _plain(graph.get_graph(xray=xray).to_json())
+
+
+def _tools(graph: Graph) -> list[dict[str, Any]]:
+    """Return the tools that nodes of ``graph`` and of its subgraphs hold (``ToolNode``), with their classes."""
+    graphs = [graph, *(one for _, one in graph.get_subgraphs(recurse=True) if isinstance(one, Pregel))]
+    nodes = [spec.bound for one in graphs for spec in one.nodes.values()]
+    tools = {name: tool for node in nodes for name, tool in (getattr(node, "tools_by_name", None) or {}).items()}
+    return [_tool(name, tool) for name, tool in tools.items()]
+
+
+def _tool(name: str, tool: Any) -> dict[str, Any]:
+    declared = tool.metadata or {}
+    return {
+        "name": name,
+        "description": tool.description,
+        "parameters": _parameters(tool.tool_call_schema),
+        "tool_class": declared.get(CLASS) if declared.get(CLASS) in CLASSES else None,
+        "approval": bool(declared.get(APPROVAL)),
+    }
+
+
+def _parameters(kind: Any) -> dict[str, Any]:
+    """Return the JSON Schema of ``kind``: one already, or a model of Pydantic 2 or 1."""
+    if isinstance(kind, dict):
+        return kind
+    return _schema(getattr(kind, "model_json_schema", None) or kind.schema, None) or {"type": "object"}
 
 
 def _plain(about: dict[str, Any]) -> dict[str, Any]:

@@ -310,6 +310,28 @@ class WithSubgraphs(Protocol):
         ...
 
 
+class ToolDescription(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool of an agent: how a model sees it, its class, and whether a person approves each call.
+
+    ``tool_class``: None for a tool of a graph's own code that declares none.
+    """
+
+    name: str
+    description: str
+    parameters: dict[str, Any]
+    tool_class: ToolClass | None
+    approval: bool
+
+
+@runtime_checkable
+class WithTools(Protocol):
+    """An agent that has tools."""
+
+    def tools(self) -> list[ToolDescription]:
+        """Return its tools as they are now."""
+        ...
+
+
 @runtime_checkable
 class WithPeers(Protocol):
     """An agent some of whose tools may be other agents."""

@@ -28,6 +28,8 @@ def test_a_visitor_talks_to_an_agent(browser: Browser, console: Served) -> None:
         page.click(".call summary")
         assert '"expression": "12*(3+4)"' in page.inner_text(".call-body pre >> nth=0")
         assert page.inner_text(".call-state").startswith("done")
+        page.wait_for_selector(".call summary .tag >> text=read only")
+        assert "runs again" in page.inner_text(".call-note")
         thread = page.url
         assert "/console/threads/" in thread
         page.click(".row.ai >> nth=1 >> [aria-label='Show the events of its run']")
@@ -218,6 +220,7 @@ def test_a_person_answers_from_the_inbox_and_in_the_chat(browser: Browser, conso
         page.wait_for_selector("text=Nothing waits")
         page.click(".thread >> nth=0")
         watched.answered(2)
+        assert page.locator(".call:has-text('refund') summary .tag.of-unsafe").count() == 2
         answer = page.inner_text(".row.ai >> nth=-1")
         assert "Order 170 is refunded" in answer
         assert "too old" in answer

@@ -125,7 +125,7 @@ def test_every_page_fits_a_phone(browser: Browser, console: Served) -> None:
         run = waited.headers["content-location"].split("/")[-1]
         page = watched.open("console/runs")
         page.set_viewport_size({"width": 390, "height": 800})
-        names = "inbox runs agents store documents crons webhooks call queue usage health settings"
+        names = "inbox runs agents agents/assistant store documents crons webhooks call queue usage health settings"
         paths = ("", *names.split())
         of_thread = (f"threads/{thread}", f"threads/{thread}/history/{run}", f"compare/{thread}.{run}/{thread}.{run}")
         for path in (*paths, *of_thread):

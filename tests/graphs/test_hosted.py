@@ -8,6 +8,8 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import BadRequestError
 
+from tests.journeys.conftest import Served
+
 
 def human(text: str) -> dict[str, Any]:
     return {"messages": [{"role": "user", "content": text}]}
@@ -152,6 +154,20 @@ async def test_schemas_and_drawings_show_the_graph_and_its_subgraphs(client: Lan
     deep = await client.assistants.get_graph("nested", xray=True)
     assert {node["id"] for node in deep["nodes"]} >= {"child:write", "child:ask", "publish"}
     assert set(await client.assistants.get_subgraphs("nested")) == {"child"}
+
+
+async def test_tools_that_nodes_hold_are_listed_with_their_classes(hosted: Served) -> None:
+    async with httpx.AsyncClient(base_url=hosted.base) as http:
+        found = {one["name"]: one for one in (await http.get("/assistants/shop/tools")).json()}
+        undeclared = (await http.get("/assistants/agent/tools")).json()
+    assert {name: (one["tool_class"], one["approval"]) for name, one in found.items()} == {
+        "pay": ("unsafe", False),
+        "pay_again": ("idempotent", False),
+        "send": ("unsafe", True),
+    }
+    assert found["pay"]["description"] == "Pay an amount."
+    assert set(found["pay"]["parameters"]["properties"]) == {"amount"}
+    assert [one["tool_class"] for one in undeclared] == [None]
 
 
 async def test_a_cancelled_run_stops_its_node_and_keeps_what_was_committed(client: LangGraphClient) -> None:

@@ -16,7 +16,7 @@ from app.agents.functions.step_journal import StepJournal, unfinished
 from app.agents.functions.steps import running
 from app.agents.functions.tool_calls import ToolCaller
 from app.agents.functions.values import check_name
-from app.agents.port import START_NODE, RunContext, RunOutcome
+from app.agents.port import START_NODE, RunContext, RunOutcome, ToolDescription
 from app.agents.tool_loop.agent import ToolLoopConfig
 from app.agents.tool_loop.calls import CustomEventEmitter, Toolbox
 from app.agents.tool_loop.inputs import read_input
@@ -98,6 +98,10 @@ class FunctionAgent:
         self._resources = resources
         self.node = self._signature.node
         self.nodes: tuple[str, ...] = (self.node, *self._signature.steps)
+
+    def tools(self) -> list[ToolDescription]:
+        """Return its tools."""
+        return self._resources.toolbox.describe()
 
     def peers(self) -> frozenset[str]:
         """Return the names of its tools that are other agents."""

@@ -11,7 +11,7 @@ from app.agents.langgraph.session import COMMAND, INPUT, GraphSession, update_of
 from app.agents.langgraph.store import GraphStore
 from app.agents.langgraph.wire import GraphDescription
 from app.agents.langgraph.worker import GraphRefused, GraphWorker, WorkerEnded
-from app.agents.port import START_NODE, RunContext, RunOutcome
+from app.agents.port import START_NODE, RunContext, RunOutcome, ToolDescription
 from app.agents.tool_loop.calls import Toolbox
 from app.base.errors import AgentError, BadRequest, Unavailable
 from app.domain.state import State
@@ -60,6 +60,11 @@ class GraphAgent:
     def nodes(self) -> tuple[str, ...]:
         """The graph's nodes."""
         return tuple(self._graph.nodes)
+
+    def tools(self) -> list[ToolDescription]:
+        """Return the tools of the agents file, and those of its own code that it gives its nodes."""
+        found = {one.name: one for one in (*self._graph.tools, *self._toolbox.describe())}
+        return list(found.values())
 
     def peers(self) -> frozenset[str]:
         """Return the names of its tools that are other agents."""

@@ -10,6 +10,7 @@ from typing import Any
 
 import msgspec
 
+from app.agents.port import ToolDescription
 from app.domain.state import State
 
 HEAD = "__graph"
@@ -35,6 +36,7 @@ class GraphDescription(msgspec.Struct, kw_only=True):
     schemas: dict[str, Any] = {}
     graph: dict[str, Any] = {}
     subgraphs: dict[str, Any] = {}
+    tools: list[ToolDescription] = []
     description: str = ""
     error: str = ""
 

@@ -7,7 +7,16 @@ from uuid import UUID
 
 import msgspec
 
-from app.agents.port import RESUME_NODE, START_NODE, ModelOptions, RunContext, RunOutcome, Step, ToolIntent
+from app.agents.port import (
+    RESUME_NODE,
+    START_NODE,
+    ModelOptions,
+    RunContext,
+    RunOutcome,
+    Step,
+    ToolDescription,
+    ToolIntent,
+)
 from app.agents.tool_loop.answer_stream import AnswerAssembler, answered_by
 from app.agents.tool_loop.call_questions import idempotency_key
 from app.agents.tool_loop.calls import Toolbox
@@ -72,6 +81,10 @@ class ToolLoop:
         self._memory = memory
         self._fixed_tokens = 0 if memory is None else memory.fixed_tokens(config.instructions, toolbox.specs)
         self.nodes: tuple[str, ...] = (MODEL_NODE, TOOLS_NODE, *([] if memory is None else [MEMORY_NODE]))
+
+    def tools(self) -> list[ToolDescription]:
+        """Return its tools."""
+        return self._toolbox.describe()
 
     def peers(self) -> frozenset[str]:
         """Return the names of its tools that are other agents."""

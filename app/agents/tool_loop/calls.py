@@ -12,7 +12,7 @@ from typing import Any, Self
 import msgspec
 import structlog
 
-from app.agents.port import Interrupt, ModelOptions, RunContext, UnresolvedCall
+from app.agents.port import Interrupt, ModelOptions, RunContext, ToolDescription, UnresolvedCall
 from app.agents.tool_loop.approval import (
     ApprovalDecision,
     ApprovalPolicy,
@@ -201,6 +201,19 @@ class Toolbox:
     def specs(self) -> list[ToolSpec]:
         """The tools as a model sees them."""
         return [found.tool.spec for found in self._tools.values()]
+
+    def describe(self) -> list[ToolDescription]:
+        """Return the tools with their classes, and whether a person approves their calls."""
+        return [
+            ToolDescription(
+                name=name,
+                description=tool.spec.description,
+                parameters=dict(tool.spec.parameters),
+                tool_class=tool.tool_class,
+                approval=self._approve.covers(name, tool.tool_class),
+            )
+            for name, tool in ((name, found.tool) for name, found in self._tools.items())
+        ]
 
     @property
     def peers(self) -> frozenset[str]:

@@ -7,7 +7,7 @@ from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from app.agents.port import WithSubgraphs
+from app.agents.port import ToolDescription, WithSubgraphs, WithTools
 from app.base.errors import Invalid
 from app.features.access.guard import ADDS_NOTHING, READS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in
@@ -116,6 +116,17 @@ class AssistantsController(Controller):
         agent, _ = await assistants.agent(principal, assistant_id)
         levels = read_xray(xray)
         return await agent.draw(levels) if levels and isinstance(agent, WithSubgraphs) else agent.graph()
+
+    @get("/{assistant_id:str}/tools", opt=READS, summary="Tools of an assistant")
+    async def tools(
+        self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service
+    ) -> list[ToolDescription]:
+        """Return the tools that the agent has now, each with its class: what happens to a call after a crash.
+
+        A graph's tools are those of the agents file and those that its nodes hold.
+        """
+        agent, _ = await assistants.agent(principal, assistant_id)
+        return agent.tools() if isinstance(agent, WithTools) else []
 
     @post("/{assistant_id:str}/versions", status_code=200, opt=READS, summary="Versions of an assistant")
     async def versions(

@@ -270,6 +270,12 @@ FIELDS = {
 }
 
 OWN = {
+    ("ToolDescription", "approval"): "Whether a person approves each call.",
+    ("ToolDescription", "description"): "What the model reads about it.",
+    ("ToolDescription", "name"): "Name of the tool.",
+    ("ToolDescription", "parameters"): "JSON Schema of the arguments.",
+    ("ToolDescription", "tool_class"): "Which effects it may have, and so what happens to a call whose outcome a crash "
+    "left unknown; null for a graph's own tool that declares none: it runs again with its node.",
     ("ModelPrice", "input"): "Dollars for a million tokens of input.",
     ("ModelPrice", "model"): "Beginning of the names of the models; `*` for all others.",
     ("ModelPrice", "output"): "Dollars for a million tokens of output.",

@@ -4,6 +4,7 @@ import { add, bytes, copy, dollars, duration, fill, h, icon, iconButton, number,
 import { longText, Markdown } from "./markdown.js";
 import { costOf, drawPriced } from "./prices.js";
 import { textOf } from "./session.js";
+import { classMeaning, classTag, findTool } from "./tools.js";
 
 const IMAGE = /^data:image\/(png|jpeg|gif|webp);base64,/i;
 
@@ -123,10 +124,11 @@ class CallView {
   constructor() {
     this._name = h("b");
     this._brief = h("span.brief");
+    this._class = h("span.call-class");
     this._state = h("span.call-state");
     this._body = h("div.call-body");
     this.element = h("details.call", null,
-      h("summary", null, icon("tool", 16), this._name, this._brief, this._state, icon("down", 14)), this._body);
+      h("summary", null, icon("tool", 16), this._name, this._class, this._brief, this._state, icon("down", 14)), this._body);
     this.element.addEventListener("toggle", () => this.element.open && this._open());
   }
 
@@ -137,6 +139,7 @@ class CallView {
     this._call = call;
     [this._result, this._args, this._text, this._live] = [result, call.args, call.text, Boolean(session.run)];
     this._name.textContent = call.name || "…";
+    this._classify(call.name, session.assistant);
     this._brief.textContent = brief(call);
     const failed = result?.status === "error" || call.invalid;
     const waits = !result && !call.invalid;
@@ -147,10 +150,22 @@ class CallView {
     if (this.element.open) this._open();
   }
 
+  /** Show the class of the tool, once it is known. */
+  async _classify(name, assistant) {
+    if (!name || !assistant || this._classified === name) return;
+    this._classified = name;
+    const tool = await findTool(assistant, name);
+    if (this._classified !== name || !tool?.tool_class) return;
+    this._toolClass = tool.tool_class;
+    fill(this._class, classTag(tool.tool_class));
+    if (this.element.open) this._open();
+  }
+
   _open() {
     const { _call: call, _result: result } = this;
     const given = call.args ?? call.text ?? "";
     fill(this._body, h("p.label", null, "Arguments"), h("pre", { tabindex: "0" }, pretty(given)));
+    if (this._toolClass) add(this._body, h("p.call-note", null, `${this._class.textContent}: ${classMeaning(this._toolClass)}`));
     if (call.error) add(this._body, h("p.problem", null, call.error));
     if (!result) return;
     const text = textOf(result.content);

@@ -2,6 +2,7 @@
 
 import { add, button, fill, h, icon, pretty, problemPlace } from "./dom.js";
 import { schemaForm } from "./forms.js";
+import { classTag } from "./tools.js";
 
 const REVIEW = {
   retry: ["Run it again", "The call may then happen twice."],
@@ -75,7 +76,7 @@ function actionForm(action, allowed, toolClass, decide) {
   const label = h("span", null, "Approve");
   editor.addEventListener("input", () => (label.textContent = editor.value === before ? "Approve" : "Approve with these arguments"));
   return h("div.action", null,
-    h("p", null, h("b", null, action.name), toolClass && h("span.tag", null, toolClass)),
+    h("p", null, h("b", null, action.name), classTag(toolClass)),
     action.description && !action.description.startsWith("Tool execution requires approval") && h("p.plain", null, action.description),
     editor, place,
     h("div.buttons", null,
@@ -89,7 +90,7 @@ function review(value, send) {
   const result = h("textarea", { rows: "2", "aria-label": "Result or reason", placeholder: "Result, or the reason of the failure" });
   return [
     titled("warn", "Did this call happen?", "The process ended while the call ran: only a person can find out."),
-    h("p", null, h("b", null, value.tool), value.tool_class && h("span.tag", null, value.tool_class)),
+    h("p", null, h("b", null, value.tool), classTag(value.tool_class)),
     h("pre", { tabindex: "0" }, pretty(value.args)),
     value.idempotency_key && h("p.faint", null, "Idempotency key: ", h("code", null, value.idempotency_key)),
     result,

@@ -23,6 +23,7 @@ export class Session extends EventTarget {
   constructor(threadId = "") {
     super();
     this.threadId = threadId;
+    this.assistant = ""; // that of the newest run
     this.messages = [];
     this.values = {};
     this.run = null;
@@ -69,10 +70,15 @@ export class Session extends EventTarget {
     ]);
     this._loaded = true;
     this._status = thread[0]?.status;
-    this.metadata = thread[0]?.metadata ?? {};
+    this._ofThread(thread[0]);
     if (!this.run) this.failure = thread[0]?.status === "error" ? thread[0].error : null;
     this._show(state, since);
     this._notify("all");
+  }
+
+  _ofThread(thread) {
+    this.metadata = thread?.metadata ?? {};
+    this.assistant = this.metadata.assistant_id ?? this.assistant;
   }
 
   _show(state, since = Infinity) {
@@ -167,6 +173,7 @@ export class Session extends EventTarget {
     this._reloadAtEnd = true;
     const run = await get(`/threads/${this.threadId}/runs/${runId}`).catch(() => null);
     if (!run) return;
+    this.assistant = run.assistant_id;
     if (run.kwargs?.checkpoint_id) return this.reload().catch(() => {});
     const input = run.kwargs?.input;
     const given = typeof input === "string" ? [{ type: "human", content: input }] : input?.messages ?? input;
@@ -254,7 +261,7 @@ export class Session extends EventTarget {
   async _settleThread() {
     const [thread] = await query("/threads/search", { ids: [this.threadId], select: ["status", "metadata", "interrupts", "error"] });
     if (!thread || this.run) return;
-    this.metadata = thread.metadata ?? {};
+    this._ofThread(thread);
     this.failure = thread.status === "error" ? thread.error : null;
     const open = Object.values(thread.interrupts ?? {}).flat();
     if (open.length || this.questions.length) this.questions = open;
@@ -323,6 +330,7 @@ export class Session extends EventTarget {
       this.threadId = thread.thread_id;
       this._fresh = true;
     }
+    this.assistant = assistant ?? this.assistant;
     const run = await post(`/threads/${this.threadId}/runs`, {
       assistant_id: assistant,
       stream_mode: MODES,

@@ -5,6 +5,7 @@ import { ago, button, fill, h, pageHead, pretty } from "../js/dom.js";
 import { drawGraph } from "../js/graph.js";
 import { go, link } from "../js/router.js";
 import { agents, chooseAgent, loadAgents } from "../js/state.js";
+import { classMeaning, classTag } from "../js/tools.js";
 
 export const page = (id) => (id ? new AgentPage(id) : new AgentsPage());
 
@@ -38,11 +39,13 @@ class AgentPage {
 
   async show() {
     const id = encodeURIComponent(this._id);
-    const [agent, graph, schemas] = await Promise.all([get(`/assistants/${id}`), get(`/assistants/${id}/graph`), get(`/assistants/${id}/schemas`)]);
+    const [agent, ...parts] = await Promise.all(["", "/graph", "/schemas", "/tools"].map((part) => get(`/assistants/${id}${part}`)));
+    const [graph, schemas, tools] = parts;
     this.title = agent.name;
     fill(this.element, pageHead(agent.name, agent.description ?? "",
       button("Chat", () => talk(agent), { kind: "primary", glyph: "chat" }), button("Call it", () => go(`call/${agent.assistant_id}`), { glyph: "code" })),
       h("section.card", null, h("h2", null, "Graph"), drawGraph(graph)),
+      tools.length > 0 && h("section.card", null, h("h2", null, "Tools"), tools.map(toolView)),
       h("section.card", null, h("h2", null, "About"), h("dl.details", null,
         [["Agent", agent.graph_id], ["Assistant", h("code", null, agent.assistant_id)], ["Version", agent.version], ["Created", ago(agent.created_at)]]
           .map(([name, value]) => [h("dt", null, name), h("dd", null, value)]))),
@@ -50,4 +53,9 @@ class AgentPage {
         ["State", schemas.state_schema], ["Output", schemas.output_schema]].filter(([, value]) => value).map(([name, value]) =>
         h("details.card", null, h("summary", null, h("b", null, name)), h("pre", { tabindex: "0" }, pretty(value)))));
   }
+}
+
+function toolView(tool) {
+  return h("details.tool", null, h("summary", null, h("b", null, tool.name), classTag(tool.tool_class), tool.approval && h("span.tag", null, "needs approval")),
+    h("p.plain", null, tool.description), tool.tool_class && h("p.faint", null, classMeaning(tool.tool_class)), h("pre", { tabindex: "0" }, pretty(tool.parameters)));
 }
