@@ -17,6 +17,7 @@
 - ``main``: the command ``agent-service``
 - ``mcp``: ``agent-service mcp``
 - ``mcp_config``: ``agent-service mcp config``: what MCP clients are to read
+- ``mcp_sign_in``: ``agent-service mcp sign-in``: accounts at MCP servers, with a browser
 - ``migrate``: ``agent-service migrate``
 - ``new``: ``agent-service new``
 - ``runs``: ``agent-service runs``

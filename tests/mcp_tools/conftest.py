@@ -93,9 +93,10 @@ async def connected(
     lookup: Callable[[str], str | None] = lambda _name: None,
     pins: PinStore | None = None,
     accounts: AccountStore | None = None,
+    public_url: str = PUBLIC_URL,
 ) -> AsyncIterator[Connected]:
     """Connect as the server process does: the servers of a file, of which an agent uses one."""
-    servers = McpServers({"fix": spec}, Connector(Path.cwd(), lookup, LOOPBACK, accounts, PUBLIC_URL), pins)
+    servers = McpServers({"fix": spec}, Connector(Path.cwd(), lookup, LOOPBACK, accounts, public_url), pins)
     servers.source("agent", "fix", names)
     servers.start()
     try:

@@ -38,6 +38,7 @@ class OAuthServer:
         self.closed = False
         self.asked = 0
         self.registered: list[dict[str, Any]] = []
+        self.clients: dict[str, dict[str, Any]] = {}
         self.refreshed = 0
         self.valid: dict[str, float] = {}
         self.refresh_tokens: set[str] = set()
@@ -86,10 +87,14 @@ class OAuthServer:
         asked = await request.json()
         self.registered.append(asked)
         given = {"client_id": f"client-{next(self._numbers)}", "token_endpoint_auth_method": "none"}
+        self.clients[given["client_id"]] = asked
         return JSONResponse({**asked, **given}, 201)
 
     async def _authorize(self, request: Request) -> Response:
         asked = dict(request.query_params)
+        registered = self.clients.get(asked["client_id"])
+        if registered is not None and asked["redirect_uri"] not in registered["redirect_uris"]:
+            return JSONResponse({"error": "invalid_request"}, 400)
         code = f"code-{next(self._numbers)}"
         self._codes[code] = asked
         sent = {"code": code, "state": asked["state"], "iss": self.base}

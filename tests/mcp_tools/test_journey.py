@@ -10,7 +10,7 @@ import httpx
 import pytest
 from langgraph_sdk import get_client
 
-from tests.cli.commands import run_command
+from tests.cli.commands import Running, run_command
 from tests.journeys.conftest import Served, serving
 from tests.mcp_tools import server as fixture
 from tests.mcp_tools.conftest import serving_http
@@ -239,6 +239,19 @@ async def test_a_person_signs_in_with_a_browser_where_a_task_of_another_agent_sa
             client: Any = sdk
             opened = await client.runs.wait(None, "member", input="call locked__open")
         assert opened["messages"][-2]["content"] == "opened"
+
+
+def test_a_sign_in_from_the_command_line_comes_back_to_the_service(folder: Path, served: Served) -> None:
+    settings = {name: text for name, text in served.environment.items() if name.isupper()}
+    command = Running(folder, "mcp", "sign-in", "locked", "--tenant", "other", fresh=False, **settings)
+    with httpx.Client(follow_redirects=True) as browser:
+        consent = browser.get(command.printed(r"http://\S+/authorize\S+")[0])
+        assert f" at 127.0.0.1:{served.port} access to your account at locked?" in consent.text
+        fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', consent.text))
+        browser.get(consent.url, params=fields)
+    assert command.process.wait(30) == 0, command.output()
+    done = run_command(folder, "mcp", "call", "locked", "open", "--tenant", "other", **settings)
+    assert (done.returncode, '"opened"' in done.stdout) == (0, True), done.stderr
 
 
 def test_the_check_of_agents_names_a_broken_server(folder: Path, served: Served) -> None:

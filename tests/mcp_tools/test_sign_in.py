@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import re
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,11 @@ from app.domain.messages import ToolCall
 from app.infra.db.engine import Database
 from app.infra.secrets.secret import Secret
 from app.security.access.structs import tenant_id_of
-from tests.cli.commands import run_command
+from tests.cli.commands import Running, run_command
 from tests.mcp_tools.conftest import Connected, connected, serving_http
 from tests.mcp_tools.oauth_server import OAuthServer
 from tests.mcp_tools.server import mcp_server
+from tests.ports import free_port
 
 PEPPER = "0123456789abcdef0123456789abcdef"
 AGENTS = """
@@ -175,11 +177,53 @@ async def test_each_person_signs_in_and_any_process_uses_and_renews_their_tokens
         accepted = await asyncio.to_thread(run_command, tmp_path, *command, "ann", **with_account)
         assert accepted.stdout.splitlines()[-1] == "agent: fix accepted as version 1", accepted.stderr
         refused = await asyncio.to_thread(run_command, tmp_path, *command, "bob", **with_account)
-        assert (refused.returncode, "the user bob of the tenant" in refused.stderr) == (1, True)
+        assert (refused.returncode, "run `agent-service mcp sign-in fix --user bob`" in refused.stderr) == (1, True)
 
         issuer.revoke()
         (question,) = (await two.call(run_of("ann"), "add", a=1, b=1)).interrupts
         assert question.value["type"] == "auth_required"
+
+
+def test_a_person_signs_in_from_the_command_line_and_calls_tools_with_the_account(
+    issuer: OAuthServer, fresh_database_url: str, tmp_path: Path
+) -> None:
+    (tmp_path / "agents.toml").write_text(AGENTS.format(url=f"{issuer.base}/mcp"))
+    settings = {
+        "DATABASE_URL": fresh_database_url,
+        "AGENT_KEY_PEPPER": PEPPER,
+        "AGENT_EGRESS_ALLOW": "127.0.0.1",
+        "PORT": str(free_port()),
+    }
+    ann = ("fix", "--user", "ann")
+    for action in (("inspect", *ann), ("call", "fix", "add", "--user", "ann")):
+        refused = run_command(tmp_path, "mcp", *action, **settings)
+        assert (refused.returncode, refused.stdout) == (1, "")
+        assert "has not signed in: run `agent-service mcp sign-in fix --user ann`" in refused.stderr
+
+    for moved in range(2):  # then the service has another address, to which the registered client is not sent back
+        if moved:
+            issuer.revoke()
+            settings["PORT"] = str(free_port())
+        command = Running(tmp_path, "mcp", "sign-in", *ann, fresh=False, **settings)
+        url = command.printed(rf"{issuer.base}/authorize\S+")[0]
+        with httpx.Client(follow_redirects=True) as browser:
+            consent = browser.get(url)
+            assert "Give agents of the user ann of the tenant" in consent.text, consent.text
+            assert consent.url.port == int(settings["PORT"])
+            fields = dict(re.findall(r'name="(\w+)" value="([^"]*)"', consent.text))
+            assert "Signed in at fix." in browser.get(consent.url, params=fields).text
+        assert command.process.wait(30) == 0, command.output()
+        assert command.output().splitlines()[-1].endswith("is signed in at fix, which lists 1 tools")
+        assert len(issuer.registered) == moved + 1
+
+    again = run_command(tmp_path, "mcp", "sign-in", *ann, **settings)
+    assert (again.returncode, "authorize" in again.stdout) == (0, False)
+    inspected = run_command(tmp_path, "mcp", "inspect", *ann, **settings).stdout
+    assert "add   fix__add        unsafe  60 s     Add." in inspected.splitlines()
+    called = run_command(tmp_path, "mcp", "call", "fix", "add", '{"a": 2, "b": 3}', "--user", "ann", **settings)
+    assert (called.returncode, '"result": 5' in called.stdout) == (0, True), called.stderr
+    bob = run_command(tmp_path, "mcp", "call", "fix", "add", "--user", "bob", **settings)
+    assert (bob.returncode, "sign-in fix --user bob" in bob.stderr) == (1, True)
 
 
 async def test_what_one_authorization_server_made_goes_to_no_other(issuer: OAuthServer) -> None:

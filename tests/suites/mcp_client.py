@@ -66,7 +66,7 @@ async def main(url: str) -> None:
             await call(Toolbox([], lambda *_: None, sources=[source]), shown_name("suite", "sign_in"), {}, servers)
         usable = {tool.spec.name: tool.spec.parameters for tool in source.tools()}
         called = {name for name, _ in wanted}
-        listed = list((await FIRST.known("agent", "suite")) if signs_in else server.listed)
+        listed = list((await FIRST.known("agent", "suite") if signs_in else server.listed).tools)
         for name, args in [*wanted, *((name, None) for name in listed if name not in called)]:
             shown = shown_name("suite", name)
             if shown not in usable:

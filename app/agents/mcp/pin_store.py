@@ -5,7 +5,7 @@ from typing import NamedTuple
 import msgspec
 
 from app.agents.mcp import queries
-from app.agents.mcp.pins import Tools, list_digest, pinned
+from app.agents.mcp.pins import ToolList, pinned
 from app.base.errors import Conflict
 from app.infra.db.engine import Database
 from app.security.access.structs import SERVICE, AuditEvent
@@ -18,7 +18,7 @@ _encode = msgspec.json.Encoder(order="sorted").encode
 class AcceptedList(NamedTuple):
     """The newest accepted list; ``version`` 0 if there is none."""
 
-    tools: Tools
+    listed: ToolList
     version: int
 
 
@@ -33,31 +33,33 @@ class DatabasePins:
         """Return the newest accepted list of ``server`` for ``agent``."""
         async with self._database.engine_connection() as connection:
             row = await connection.fetchrow(queries.NEWEST, agent, server)
-        return AcceptedList({}, 0) if row is None else AcceptedList(_decode(row["tools"]), row["version"])
+        if row is None:
+            return AcceptedList(ToolList(), 0)
+        return AcceptedList(ToolList(_decode(row["tools"])), row["version"])
 
-    async def known(self, agent: str, server: str) -> Tools:
+    async def known(self, agent: str, server: str) -> ToolList:
         """Return the accepted list; empty if there is none."""
-        return (await self.newest(agent, server)).tools
+        return (await self.newest(agent, server)).listed
 
-    async def accepted(self, agent: str, server: str, listed: Tools) -> Tools:
+    async def accepted(self, agent: str, server: str, listed: ToolList) -> ToolList:
         """Return the accepted list; the first list that a server ever gave to ``agent`` is accepted as it is."""
         newest = await self.newest(agent, server)
         if newest.version:
-            return newest.tools
+            return newest.listed
         if await self._add(agent, server, newest.version, listed, "service"):
             return listed
-        return (await self.newest(agent, server)).tools
+        return (await self.newest(agent, server)).listed
 
-    async def accept(self, agent: str, server: str, listed: Tools, seen: int) -> int:
+    async def accept(self, agent: str, server: str, listed: ToolList, seen: int) -> int:
         """Accept ``listed`` after the version ``seen``, for an operator; return its version. Raises ``Conflict``."""
         version = await self._add(agent, server, seen, listed, "operator")
         if not version:
             raise Conflict("Another list was accepted in the meantime. Look at the differences again.")
         return version
 
-    async def _add(self, agent: str, server: str, seen: int, listed: Tools, actor: str) -> int:
-        tools = {name: pinned(tool) for name, tool in listed.items()}
-        values = (agent, server, seen, list_digest(tools), _encode(tools).decode(), actor)
+    async def _add(self, agent: str, server: str, seen: int, listed: ToolList, actor: str) -> int:
+        tools = {name: pinned(tool) for name, tool in listed.tools.items()}
+        values = (agent, server, seen, listed.digest, _encode(tools).decode(), actor)
         async with self._database.engine_connection() as connection:
             version = await connection.fetchval(queries.ACCEPT, *values)
         if version is None:

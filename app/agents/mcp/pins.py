@@ -3,6 +3,7 @@
 import difflib
 import hashlib
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -33,9 +34,21 @@ class PinnedTool(NamedTuple):
     digest: str
 
 
-def list_digest(tools: Tools) -> str:
-    """Return the digest of a whole list, whatever its order."""
-    return hashlib.sha256("\n".join(sorted(map(digest_of, tools.values()))).encode()).hexdigest()
+class ToolList:
+    """Tools by name, as the server describes them, and their digests, which are computed once."""
+
+    def __init__(self, tools: Tools | None = None) -> None:
+        self.tools: Tools = tools or {}
+
+    @cached_property
+    def digests(self) -> Mapping[str, str]:
+        """The digest of each tool, by name."""
+        return {name: digest_of(tool) for name, tool in self.tools.items()}
+
+    @property
+    def digest(self) -> str:
+        """The digest of the whole list, whatever its order."""
+        return hashlib.sha256("\n".join(sorted(self.digests.values())).encode()).hexdigest()
 
 
 def differences(accepted: Tools, listed: Tools) -> Iterator[str]:
@@ -61,11 +74,11 @@ def visible(line: str) -> str:
 class PinStore(Protocol):
     """Where accepted lists are kept."""
 
-    async def known(self, agent: str, server: str) -> Tools:
+    async def known(self, agent: str, server: str) -> ToolList:
         """Return the accepted list of ``server`` for ``agent``; empty if there is none yet."""
         ...
 
-    async def accepted(self, agent: str, server: str, listed: Tools) -> Tools:
+    async def accepted(self, agent: str, server: str, listed: ToolList) -> ToolList:
         """Return the accepted list of ``server`` for ``agent``; if there is none yet, accept ``listed``."""
         ...
 
@@ -74,12 +87,12 @@ class FirstSeen:
     """Accepts, in this process alone, the first list it sees (``PinStore``): for commands without a database."""
 
     def __init__(self) -> None:
-        self._lists: dict[tuple[str, str], Tools] = {}
+        self._lists: dict[tuple[str, str], ToolList] = {}
 
-    async def known(self, agent: str, server: str) -> Tools:
+    async def known(self, agent: str, server: str) -> ToolList:
         """Return the first list that was given; empty if none was."""
-        return self._lists.get((agent, server), {})
+        return self._lists.get((agent, server), ToolList())
 
-    async def accepted(self, agent: str, server: str, listed: Tools) -> Tools:
+    async def accepted(self, agent: str, server: str, listed: ToolList) -> ToolList:
         """Return the first list that was given for ``agent`` and ``server``."""
         return self._lists.setdefault((agent, server), listed)

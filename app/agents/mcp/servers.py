@@ -6,14 +6,13 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, NamedTuple
 from uuid import UUID
 
 import structlog
 
 from app.agents.mcp.accounts import CALLBACK, Account, AccountStore, MemoryAccounts, SignInNeeded
-from app.agents.mcp.pins import FirstSeen, PinnedTool, PinStore, digest_of
+from app.agents.mcp.pins import FirstSeen, PinnedTool, PinStore, ToolList
 from app.agents.mcp.port import Connection
 from app.agents.mcp.source import McpToolSource, stop_reason
 from app.agents.mcp.spec import McpServerSpec, McpToolName, ResolvedServer, check_encrypted, resolve
@@ -48,19 +47,28 @@ EXCHANGE_SECONDS = 10.0
 """How long a process that ends waits for tokens that an authorization server has made."""
 MAX_CONNECTIONS = 32
 """Connections to one server at a time: of as many tenants or users."""
-SHARED = ""
+
+
+class Scope(NamedTuple):
+    """Whom one connection serves: a tenant, its user, or with neither everyone."""
+
+    tenant_id: str = ""
+    user_id: str = ""
+
+
+SHARED = Scope()
 
 Connect = Callable[[str, McpServerSpec, Account | None], Connection]
 """Makes a connection, of an account where people sign in, which is opened next. Raises ``StartError``."""
 
 
 class _Kept:
-    """A connection for one scope, how many calls use it, and the digests of the tools that it lists, by name."""
+    """A connection for one scope, how many calls use it, and the tools that it lists."""
 
     def __init__(self) -> None:
         self.lock = asyncio.Lock()
         self.connection: Connection | None = None
-        self.digests: dict[str, str] = {}
+        self.listed = ToolList()
         self.listed_at = -math.inf
         self.users = 0
         self.used_at = 0.0
@@ -76,14 +84,14 @@ class McpServer:
         self.name = name
         self.spec = spec
         self.problem = "it has not been reached yet"
-        self.listed: dict[str, dict[str, Any]] = {}
+        self.listed = ToolList()
         self.sources: list[McpToolSource] = []
         self.tried = asyncio.Event()
         """Set once it was reached or its problem is known."""
         self._connect = connect
         self._pins = pins
-        self._kept: dict[str, _Kept] = {}
-        self._listings = SingleFlight[str, None]()
+        self._kept: dict[Scope, _Kept] = {}
+        self._listings = SingleFlight[Scope, None]()
         self._tending = False
         self._tasks = Tasks(f"mcp-server-{name}")
 
@@ -133,13 +141,13 @@ class McpServer:
         None: for a call that was made before. Raises ``ServerAway``, ``LostConnection``, ``ServerError``,
         ``SignInNeeded`` or ``ToolStopped``.
         """
-        scope = self._scope_of(context)
-        async with self.using(scope, self._account_of(context)) as connection:
+        scope = self._scope_of_call(context)
+        async with self.using(scope) as connection:
             if tool is not None:
                 kept = self._kept[scope]
                 if time.monotonic() - kept.listed_at > LIST_AGAIN_SECONDS:
                     await self._list(scope, connection)
-                if reason := stop_reason(kept.digests.get(tool.name), tool.digest):
+                if reason := stop_reason(kept.listed.digests.get(tool.name), tool.digest):
                     raise ToolStopped(reason)
             yield connection
 
@@ -149,45 +157,46 @@ class McpServer:
         for kept in self._kept.values():
             await _close(kept)
 
-    def _scope_of(self, context: ToolContext) -> str:
+    def scope_of(self, tenant_id: str, user_id: str) -> Scope:
+        """Return whom the connection for a user of a tenant serves."""
         if self.spec.scope == "server":
             return SHARED
-        if self.spec.scope == "tenant":
-            return context.tenant_id
-        return f"{context.tenant_id} {_user_of(context)}"
+        return Scope(tenant_id, user_id if self.spec.scope == "user" else "")
+
+    def account_of(self, scope: Scope) -> Account | None:
+        """Return the account with which ``scope`` is served; None where none is needed."""
+        if self.spec.oauth is None or scope == SHARED:
+            return None
+        return Account(UUID(scope.tenant_id), self.name, scope.user_id)
+
+    def _scope_of_call(self, context: ToolContext) -> Scope:
+        return self.scope_of(context.tenant_id, str(context.configurable.get(AUTH_USER_ID) or ""))
 
     async def signed_in(self, context: ToolContext) -> None:
         """List the tools with the account of ``context``. Raises as ``connected``."""
-        scope = self._scope_of(context)
-        async with self.using(scope, self._account_of(context)) as connection:
+        scope = self._scope_of_call(context)
+        async with self.using(scope) as connection:
             await self._list(scope, connection)
 
-    async def listed_for(self, account: Account) -> dict[str, dict[str, Any]]:
-        """Return the tools that the server lists for ``account``. Raises as ``connected``."""
-        async with self.using(f"{account.tenant_id} {account.user_id}", account) as connection:
-            return {str(tool["name"]): tool for tool in await connection.list_tools()}
-
-    def _account_of(self, context: ToolContext) -> Account | None:
-        if self.spec.oauth is None:
-            return None
-        subject = _user_of(context) if self.spec.scope == "user" else ""
-        return Account(UUID(context.tenant_id), self.name, subject)
+    async def listed_for(self, scope: Scope) -> ToolList:
+        """Return the tools that the server lists for ``scope``, which decides for no agent. Raises as ``connected``."""
+        async with self.using(scope) as connection:
+            return await _list_of(connection)
 
     async def _take_accepted(self) -> None:
         for source in self.sources:
             accepted = await self._pins.known(source.agent, self.name)
-            if accepted:
+            if accepted.tools:
                 source.update(accepted, accepted)
         self.problem = ""
 
-    async def _list(self, scope: str, connection: Connection) -> None:
+    async def _list(self, scope: Scope, connection: Connection) -> None:
         """List the tools, once for all that wait for the list of ``scope``."""
         kept = self._kept[scope]  # stays while it is in use
         await self._listings.run(scope, lambda: self._list_once(scope, kept, connection), self._tasks)
 
-    async def _list_once(self, scope: str, kept: _Kept, connection: Connection) -> None:
-        listed = {str(tool["name"]): tool for tool in await connection.list_tools()}
-        digests = {name: digest_of(tool) for name, tool in listed.items()}
+    async def _list_once(self, scope: Scope, kept: _Kept, connection: Connection) -> None:
+        listed = await _list_of(connection)
         if scope == SHARED:
             for source in self.sources:
                 source.update(listed, await self._pins.accepted(source.agent, self.name, listed))
@@ -196,15 +205,15 @@ class McpServer:
             for source in self.sources:
                 accepted = await self._pins.accepted(source.agent, self.name, listed)
                 source.update(accepted, accepted)  # what an account is shown else does not decide for the others
-        elif digests != {name: digest_of(tool) for name, tool in self.listed.items()}:
+        elif listed.digests != self.listed.digests:
             self.tend()  # no tenant's list decides for the others
         if kept.connection is connection:
-            kept.digests, kept.listed_at = digests, time.monotonic()
+            kept.listed, kept.listed_at = listed, time.monotonic()
         if any(source.stopped for source in self.sources):
             self.tend()
 
     @contextlib.asynccontextmanager
-    async def using(self, scope: str = SHARED, account: Account | None = None) -> AsyncIterator[Connection]:
+    async def using(self, scope: Scope = SHARED) -> AsyncIterator[Connection]:
         """Enter with an open connection for ``scope``. Raises ``StartError``, and as ``Connection.open``."""
         kept = self._kept.get(scope)
         if kept is None:
@@ -214,7 +223,7 @@ class McpServer:
         if kept.closing is not None:
             kept.closing.cancel()
         try:
-            yield await self._opened(kept, account)
+            yield await self._opened(kept, self.account_of(scope))
         finally:
             kept.users -= 1
             kept.used_at = time.monotonic()
@@ -261,15 +270,15 @@ class McpServer:
         oldest = self._kept.pop(min(idle, key=lambda scope: self._kept[scope].used_at))
         self._tasks.start(_close(oldest), name="make_room")
 
-    def _close_idle(self, scope: str) -> None:
+    def _close_idle(self, scope: Scope) -> None:
         kept = self._kept.get(scope)
         if kept is not None and not kept.users:
             del self._kept[scope]
             self._tasks.start(_close(kept), name="idle")
 
 
-def _user_of(context: ToolContext) -> str:
-    return str(context.configurable.get(AUTH_USER_ID) or "")
+async def _list_of(connection: Connection) -> ToolList:
+    return ToolList({str(tool["name"]): tool for tool in await connection.list_tools()})
 
 
 async def _close(kept: _Kept) -> None:
@@ -299,13 +308,8 @@ class Connector:
         self._folder = folder
         self._lookup = lookup
         self._allowed = allowed
-        self._redirect_uri = public_url + CALLBACK
+        self.redirect_uri = public_url + CALLBACK
         self._exchanges = Tasks("mcp-sign-in")
-
-    @property
-    def host(self) -> str:
-        """The host at which people reach this server."""
-        return urlsplit(self._redirect_uri).netloc
 
     def connect(self, name: str, spec: McpServerSpec, account: Account | None = None) -> Connection:
         """Return a new connection (``Connect``)."""
@@ -341,7 +345,7 @@ class Connector:
             check_encrypted(spec.url, self._allowed)
         except ValueError as error:
             raise StartError(f"url: {error}") from None
-        services = SignInServices(self.accounts, self._redirect_uri, self._allowed, self._exchanges)
+        services = SignInServices(self.accounts, self.redirect_uri, self._allowed, self._exchanges)
         return SignIn(spec.url, spec.oauth, resolved.client_secret, account, services)
 
     def _resolved(self, spec: McpServerSpec) -> ResolvedServer:
@@ -386,9 +390,9 @@ class McpServers:
         return account if account is not None and account.server in self._servers else None
 
     @property
-    def host(self) -> str:
-        """The host at which people reach this server."""
-        return self._connector.host
+    def redirect_uri(self) -> str:
+        """Where authorization servers send people back to."""
+        return self._connector.redirect_uri
 
     async def finish_sign_in(self, account: Account, code: str, issuer: str | None) -> None:
         """Finish the sign-in of ``account`` with what the authorization server sent. Raises as ``Connector.finish``."""

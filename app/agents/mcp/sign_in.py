@@ -133,7 +133,10 @@ class SignIn:
             if not set(wanted) <= set(self._spec.scopes):
                 raise SignInRefused("it wants a scope that oauth.scopes does not have")
         async with self._in_turn:
-            self._take(await self._store.load(self._account))
+            kept = await self._store.load(self._account)
+            self._take(kept)
+            if not self._is_registered(kept.get("client")):
+                self._oauth.client_info = self._registered()
             with self._refusals():
                 await self._flow.run(request, response, self._ask)
         raise SignInRefused("its authorization server gave no address at which to sign in")
@@ -287,7 +290,8 @@ class SignIn:
             },
         }
         async with self._store.changing(self._account, new=True) as kept:
-            before = kept.get("pending") if kept.get("issuer") == found["issuer"] else None
+            same = kept.get("issuer") == found["issuer"] and self._is_registered(kept.get("client"))
+            before = kept.get("pending") if same else None
             if before is not None and before["scope"] == scope and before["expires_at"] > time.time() + EARLY_SECONDS:
                 raise SignInNeeded(before["url"])  # of another run, or of an attempt before: one address serves all
             if kept.get("tokens_issuer") != self._issuer():
@@ -299,6 +303,10 @@ class SignIn:
     def _take(self, kept: AccountState) -> None:
         self._state.kept = kept
         self._flow.take(kept, self._registered())
+
+    def _is_registered(self, client: dict[str, Any] | None) -> bool:
+        """Whether people who sign in with ``client`` are sent back to where this server is now."""
+        return client is not None and self._redirect_uri in client["redirect_uris"]
 
     def _registered(self) -> OAuthClientInformationFull | None:
         """Return the client that an operator has registered."""

@@ -1,11 +1,11 @@
 """The tools of one MCP server that one agent uses: those that are as they were when they were accepted."""
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 
-from app.agents.mcp.pins import PinnedTool, digest_of
+from app.agents.mcp.pins import PinnedTool, ToolList
 from app.agents.mcp.spec import ALL, shown_name
 from app.agents.mcp.tool import McpTool, SignInTool
 from app.agents.tools.port import Tool
@@ -49,19 +49,18 @@ class McpToolSource:
         """Return why the tool ``name``, as models call it, cannot be used; empty for a tool that is not refused."""
         return self._refused.get(name, "")
 
-    def update(self, listed: Mapping[str, Mapping[str, Any]], accepted: Mapping[str, Mapping[str, Any]]) -> None:
+    def update(self, listed: ToolList, accepted: ToolList) -> None:
         """Take over what the server lists, tool by tool as far as it is as ``accepted``."""
         before = {tool.pinned: tool for tool in self._tools if isinstance(tool, McpTool)}
-        offered = {name: digest_of(tool) for name, tool in listed.items()}
-        pinned = {name: digest_of(tool) for name, tool in accepted.items()}
+        offered, pinned = listed.digests, accepted.digests
         tools: list[McpTool | SignInTool] = []
         refused: dict[str, str] = {}
-        for name in listed if ALL in self.names else self.names:
+        for name in listed.tools if ALL in self.names else self.names:
             reason = stop_reason(offered.get(name), pinned.get(name))
             if not reason:
                 try:
-                    known = before.get(PinnedTool(name, offered[name]))
-                    tools.append(known or McpTool(self.server, listed[name]))
+                    found = PinnedTool(name, offered[name])
+                    tools.append(before.get(found) or McpTool(self.server, listed.tools[name], found))
                     continue
                 except ValueError as error:
                     reason = f"it cannot be used: {error}"

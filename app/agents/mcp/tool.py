@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from app.agents.mcp.accounts import SignInNeeded
 from app.agents.mcp.elicitation import ask_to_sign_in
-from app.agents.mcp.pins import PinnedTool, digest_of
+from app.agents.mcp.pins import PinnedTool
 from app.agents.mcp.port import Connection, OnProgress
 from app.agents.mcp.rounds import CallRounds
 from app.agents.mcp.spec import McpServerSpec, shown_name
@@ -59,11 +59,12 @@ class Server(Protocol):
 
 
 class McpTool:
-    """The tool that ``server`` describes as ``described``. Raises ``ValueError`` if agents cannot use it."""
+    """The tool ``pinned`` of ``server``, as ``described`` by it. Raises ``ValueError`` if agents cannot use it."""
 
-    def __init__(self, server: Server, described: Mapping[str, Any]) -> None:
+    def __init__(self, server: Server, described: Mapping[str, Any], pinned: PinnedTool) -> None:
         self._server = server
-        self._name = name = str(described["name"])
+        self.pinned = pinned
+        self._name = name = pinned.name
         description = str(described.get("description") or described.get("title") or "")
         parameters = dict(described["inputSchema"])
         if len(description) > MAX_DESCRIPTION_LENGTH:
@@ -73,7 +74,6 @@ class McpTool:
         validator_of(parameters)
         self._output = validator_of(schema) if (schema := described.get("outputSchema")) else None
         spec = server.spec
-        self.pinned = PinnedTool(name, digest_of(described))
         self.spec = ToolSpec(name=shown_name(server.name, name), description=description, parameters=parameters)
         self.tool_class = spec.class_of(name)
         self._seconds = spec.timeout_of(name)

@@ -6,8 +6,10 @@ the address of someone else's sign-in must see that.
 
 import html
 import re
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import NamedTuple
+from urllib.parse import urlsplit
 
 import structlog
 from litestar import Controller, Response, get
@@ -49,42 +51,53 @@ class McpSignInController(Controller):
 
     @get("/")
     async def finish(self, mcp_sign_ins: NamedDependency[McpSignIns], request: AnyRequest) -> Response[str]:
-        """Ask the person for consent, then exchange the code of the authorization server for tokens.
-
-        Both are GETs: bodies of requests to this server are JSON, which a page without script cannot send.
+        """Return the page of the callback, whose button is a GET too: this server takes JSON bodies alone, and a page
+        without script cannot send those.
         """
-        servers, records = mcp_sign_ins
-        given = request.query_params
-        code, state, iss, error = (str(given.get(name, ""))[:MAX_LENGTH] for name in ("code", "state", "iss", "error"))
-        account = await servers.pending(state) if state else None
-        if account is None:
-            return _page(UNKNOWN, HTTPStatus.NOT_FOUND)
-        if error or not code:
-            reason = (error if ERROR.fullmatch(error) else "an error was sent") if error else "no code was sent"
-            return _page(f"The sign-in at {account.server} was refused: {reason}.")
-        if given.get("consent") != "yes":
-            fields = {"code": code, "state": state, "iss": iss, "consent": "yes"}
-            whose = f"agents of {account.about} at {servers.host}"
-            return _page(f"Give {whose} access to your account at {account.server}?", fields=fields)
-        try:
-            await servers.finish_sign_in(account, code, iss or None)
-        except (SignInRefused, StartError) as refused:
-            log.warning("mcp_sign_in_refused", server=account.server, reason=str(refused))
-            return _page(f"The sign-in at {account.server} failed: {refused}.", HTTPStatus.BAD_GATEWAY)
-        event = AuditEvent(account.tenant_id, "mcp.signed_in", account.user_id or "tenant", account.server)
-        records.record(event)
-        return _page(f"Signed in at {account.server}. Go back to the agent and continue.")
+        page = await callback_page(mcp_sign_ins, request.query_params)
+        return Response(page.html, media_type="text/html", status_code=page.status, headers=HEADERS)
 
 
-def _page(words: str, status: int = HTTPStatus.OK, fields: dict[str, str] | None = None) -> Response[str]:
-    """Return a page with ``words``, and with a button that sends ``fields``."""
-    inputs = "".join(
-        f'<input type="hidden" name="{name}" value="{html.escape(value)}">' for name, value in (fields or {}).items()
-    )
-    form = f'<form method="get">{inputs}<button type="submit">Give access</button></form>' if fields else ""
-    text = (
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Sign in</title>'
-        '<meta name="viewport" content="width=device-width"></head>'
-        f"<body><main><h1>Sign in</h1><p>{html.escape(words)}</p>{form}</main></body></html>"
-    )
-    return Response(text, media_type="text/html", status_code=status, headers=HEADERS)
+class CallbackPage(NamedTuple):
+    """A page with ``words``, and with a button that sends ``fields``; it goes out with ``HEADERS``."""
+
+    words: str
+    status: int = HTTPStatus.OK
+    fields: Mapping[str, str] = {}
+
+    @property
+    def html(self) -> str:
+        """The page's text."""
+        inputs = "".join(
+            f'<input type="hidden" name="{name}" value="{html.escape(value)}">' for name, value in self.fields.items()
+        )
+        form = f'<form method="get">{inputs}<button type="submit">Give access</button></form>' if inputs else ""
+        return (
+            '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Sign in</title>'
+            '<meta name="viewport" content="width=device-width"></head>'
+            f"<body><main><h1>Sign in</h1><p>{html.escape(self.words)}</p>{form}</main></body></html>"
+        )
+
+
+async def callback_page(sign_ins: McpSignIns, given: Mapping[str, str]) -> CallbackPage:
+    """Ask the person for consent, then exchange the code that the authorization server has ``given`` for tokens."""
+    servers, records = sign_ins
+    code, state, iss, error = (str(given.get(name, ""))[:MAX_LENGTH] for name in ("code", "state", "iss", "error"))
+    account = await servers.pending(state) if state else None
+    if account is None:
+        return CallbackPage(UNKNOWN, HTTPStatus.NOT_FOUND)
+    if error or not code:
+        reason = (error if ERROR.fullmatch(error) else "an error was sent") if error else "no code was sent"
+        return CallbackPage(f"The sign-in at {account.server} was refused: {reason}.")
+    if given.get("consent") != "yes":
+        fields = {"code": code, "state": state, "iss": iss, "consent": "yes"}
+        whose = f"agents of {account.about} at {urlsplit(servers.redirect_uri).netloc}"
+        return CallbackPage(f"Give {whose} access to your account at {account.server}?", fields=fields)
+    try:
+        await servers.finish_sign_in(account, code, iss or None)
+    except (SignInRefused, StartError) as refused:
+        log.warning("mcp_sign_in_refused", server=account.server, reason=str(refused))
+        return CallbackPage(f"The sign-in at {account.server} failed: {refused}.", HTTPStatus.BAD_GATEWAY)
+    event = AuditEvent(account.tenant_id, "mcp.signed_in", account.user_id or "tenant", account.server)
+    records.record(event)
+    return CallbackPage(f"Signed in at {account.server}. Go back to where you came from and continue.")
