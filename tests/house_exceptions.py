@@ -28,7 +28,7 @@ BROAD_EXCEPTS = {
     "app/server/parent.py": 1,  # the parent reports what a worker raises during its start
     # a page breaks in more ways than can be named; the others still say something
     "app/features/documents/extractor.py": 1,
-    "app/security/limits/budgets.py": 2,  # whatever the driver raises, what was spent and used is written later
+    "app/security/limits/budgets.py": 1,  # whatever the driver raises, what was spent and used is written later
     # whatever keeps a look at the database from its answer, the database is of no use
     "app/features/system/database_probe.py": 1,
     "app/engine/execution/ending.py": 1,  # the text of a foreign error is made by its own code

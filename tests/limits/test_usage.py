@@ -20,7 +20,7 @@ from app.security.limits import budgets as module
 from app.security.limits.budgets import MAX_MODEL_LENGTH, MAX_TOKENS, Budgets, RunAccount
 from app.security.limits.limiter import Limiter
 from app.security.limits.prices import Prices
-from app.security.limits.structs import UsageKey, UsageSums
+from app.security.limits.structs import BudgetReservation, UsageKey, UsageSums
 from tests.crons.conftest import database
 from tests.runs.engine import TENANT, fetch
 from tests.waiting import eventually
@@ -72,7 +72,18 @@ async def test_usage_that_the_database_refuses_is_dropped_alone(database: Databa
         await budgets.flush()
         await budgets.flush()
     assert await counted(database, "agent, input_tokens") == [("a", 1), ("b", 2), ("c", 3)]
-    assert [line["event"] for line in lines] == ["usage_refused"] * 4, "and is not tried again"
+    assert [(line["event"], line["of"]) for line in lines] == [("account_refused", "usage")] * 4, "nor tried again"
+
+
+async def test_spending_that_the_database_refuses_is_dropped_alone(database: Database, budgets: Budgets) -> None:
+    for tenant_id, tokens in ((TENANT, 1), (OTHER, 2**63), (UUID(int=9), 3)):
+        used = BudgetReservation(budgets.today(), tokens, 0.5)
+        budgets.spend(tenant_id, used, reserved=BudgetReservation(budgets.today(), 0, 0.0))
+    with capture_logs() as lines:
+        await budgets.flush()
+        await budgets.flush()
+    assert sorted(row["tokens"] for row in await fetch(database, "select tokens from spending")) == [1, 3]
+    assert [(line["event"], line["tenant"]) for line in lines] == [("account_refused", str(OTHER))], "nor tried again"
 
 
 async def test_usage_that_waits_is_bounded_and_loses_no_sum(

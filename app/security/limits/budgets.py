@@ -9,9 +9,10 @@ counted at least once: a write whose answer is lost with its connection is repea
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
+from typing import TypeVar
 from uuid import UUID
 from weakref import WeakValueDictionary
 
@@ -47,6 +48,10 @@ MAX_TOKENS = 10**12
 REFUSED = (asyncpg.DataError, asyncpg.ProgramLimitExceededError)
 """Errors of values that the database will never take."""
 
+TenantDay = tuple[UUID, date]
+K = TypeVar("K", UsageKey, TenantDay)
+V = TypeVar("V")
+
 
 class SpendingChange(msgspec.Struct):
     """Changes of a tenant's day that are not written yet, and tokens to charge."""
@@ -78,7 +83,7 @@ class Budgets:
         self._limiter = limiter
         self._model_of = model_of
         self._clock = clock
-        self._changes: dict[tuple[UUID, date], SpendingChange] = {}
+        self._changes: dict[TenantDay, SpendingChange] = {}
         self._usage: dict[UsageKey, UsageSums] = {}
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._cached_limits: TTLCache[UUID, TenantLimits] = TTLCache(MAX_CACHED_LIMITS, LIMITS_TTL)
@@ -226,67 +231,50 @@ class Budgets:
         await run_to_completion(self._flush())
 
     async def _flush(self) -> None:
-        await self._flush_usage()
-        changes, self._changes = self._changes, {}
-        if not changes:
-            return
-        failed = await self._write(changes)
-        if failed is not None and isinstance(
-            failed, asyncpg.DataError
-        ):  # invalid figures of one tenant must not block the others
-            for key, change in changes.items():
-                if await self._write({key: change}) is not None:
-                    self._put_back(key, change)
-        elif failed is not None:
-            for key, change in changes.items():
-                self._put_back(key, change)
-
-    async def _flush_usage(self) -> None:
         usage, self._usage = self._usage, {}
-        parts = [list(usage.items())] if usage else []
-        while parts:
-            rows = parts.pop()
-            error = await self._write_usage(rows)
-            if isinstance(error, REFUSED) and len(rows) > 1:  # one row must not block the others: halve to find it
-                middle = len(rows) // 2
-                parts += rows[:middle], rows[middle:]
-            elif isinstance(error, REFUSED):
-                key, one = rows[0]
-                figures = {"runs": one.runs, "tokens": one.input_tokens + one.output_tokens, "dollars": one.spent}
-                log.error("usage_refused", tenant=str(key.tenant_id), error=type(error).__name__, **figures)
-            elif error is not None:
-                log.warning("usage_waits", rows=len(rows), error=type(error).__name__)
-                for key, one in rows:
-                    self.count(key, one)
+        for key, sums in await self._write("usage", usage, self._write_usage):
+            self.count(key, sums)
+        changes, self._changes = self._changes, {}
+        for day, change in await self._write("spending", changes, self._write_spending):
+            self._put_back(day, change)
 
-    async def _write_usage(self, usage: list[tuple[UsageKey, UsageSums]]) -> Exception | None:
-        """Write ``usage`` in one statement; return the error if that fails."""
+    async def _write(
+        self, what: str, rows: Mapping[K, V], write: Callable[[Sequence[tuple[K, V]]], Awaitable[None]]
+    ) -> list[tuple[K, V]]:
+        """Write ``rows`` in one statement; return those to try again.
+
+        One that the database refuses must not block the others: it is found by halving, logged and left out.
+        """
+        parts, again = [list(rows.items())] if rows else [], []
+        while parts:
+            part = parts.pop()
+            middle = len(part) // 2
+            error = await _error_of(write(part))
+            if isinstance(error, REFUSED) and middle:
+                parts += part[:middle], part[middle:]
+            elif isinstance(error, REFUSED):
+                key, figures = part[0]
+                log.error("account_refused", of=what, tenant=str(key[0]), error=type(error).__name__, figures=figures)
+            elif error is not None:
+                log.warning("account_waits", of=what, rows=len(part), error=type(error).__name__)
+                again += part
+        return again
+
+    async def _write_usage(self, usage: Sequence[tuple[UsageKey, UsageSums]]) -> None:
         rows = [
             (*key, one.runs, one.failed, one.input_tokens, one.output_tokens, dollars(one.spent)) for key, one in usage
         ]
-        try:
-            async with self._database.engine_connection() as connection:
-                await connection.execute(queries.COUNT_USAGE, *(list(column) for column in zip(*rows, strict=True)))
-        except Exception as error:  # noqa: BLE001  an edge: whatever the driver raises, usage is counted later
-            return error
-        return None
+        async with self._database.engine_connection() as connection:
+            await connection.execute(queries.COUNT_USAGE, *(list(column) for column in zip(*rows, strict=True)))
 
-    async def _write(self, changes: dict[tuple[UUID, date], SpendingChange]) -> Exception | None:
-        """Write ``changes`` in one statement and charge their tokens; return the error if the database refuses them."""
-        rows = [
-            (tenant_id, day, dollars(one.reserved), dollars(one.spent), one.tokens)
-            for (tenant_id, day), one in changes.items()
-        ]
-        try:
-            async with self._database.engine_connection() as connection:
-                await connection.execute(queries.SPEND, *(list(column) for column in zip(*rows, strict=True)))
-        except Exception as error:  # noqa: BLE001  an edge: whatever the driver raises, spending is not lost
-            log.warning("spending_waits", tenants=len(rows), error=type(error).__name__)
-            return error
-        for (tenant_id, day), one in changes.items():
+    async def _write_spending(self, changes: Sequence[tuple[TenantDay, SpendingChange]]) -> None:
+        """Write ``changes``, then charge their tokens."""
+        rows = [(*day, dollars(one.reserved), dollars(one.spent), one.tokens) for day, one in changes]
+        async with self._database.engine_connection() as connection:
+            await connection.execute(queries.SPEND, *(list(column) for column in zip(*rows, strict=True)))
+        for (tenant_id, day), one in changes:
             if one.owed and not await self._settle(tenant_id, one.owed):
                 self._change(tenant_id, day).owed += one.owed
-        return None
 
     async def _settle(self, tenant_id: UUID, owed: float) -> bool:
         """Charge the tokens that a tenant owes; False if its limits cannot be read now."""
@@ -298,8 +286,8 @@ class Budgets:
             await self._limiter.charge(_tokens(tenant_id, max_tokens, owed))
         return True
 
-    def _put_back(self, key: tuple[UUID, date], one: SpendingChange) -> None:
-        change = self._change(*key)
+    def _put_back(self, day: TenantDay, one: SpendingChange) -> None:
+        change = self._change(*day)
         change.reserved += one.reserved
         change.spent += one.spent
         change.tokens += one.tokens
@@ -332,6 +320,14 @@ class Budgets:
         moment = self._clock().astimezone(UTC)
         midnight = datetime.combine(moment.date() + timedelta(days=1), datetime.min.time(), UTC)
         return (midnight - moment).total_seconds()
+
+
+async def _error_of(writing: Awaitable[None]) -> Exception | None:
+    try:
+        await writing
+    except Exception as error:  # noqa: BLE001  an edge: whatever the driver raises, it is written later
+        return error
+    return None
 
 
 def dollars(amount: float) -> Decimal:
