@@ -16,6 +16,7 @@ NEEDLESS = {
     "jinja2": "templates, which are not used",
     "langchain_core": "an optional extra",
     "langgraph": "an optional extra",
+    "mcp": "only if an agent uses an MCP server",
     "numpy": "only if the embedder minilm is used; pgvector takes its arrays without importing it",
     "openai": "providers have their own adapters",
     "anthropic": "providers have their own adapters",
