@@ -107,7 +107,11 @@ async def broken() -> str:
     raise ToolError("there are no orders")
 
 
-SIZES = {"type": "object", "properties": {"size": {"type": "string", "enum": ["S", "L"]}}, "required": ["size"]}
+SIZES = {
+    "type": "object",
+    "properties": {"size": {"type": "string", "enum": ["S", "L"]}, "gift": {"type": "boolean", "default": False}},
+    "required": ["size", "gift"],
+}
 orders: list[str] = []
 
 
@@ -131,6 +135,7 @@ async def order(context: Context, item: str) -> str | InputRequiredResult:
         assert isinstance(answer, ElicitResult)
         assert context.request_state == f"cart of {item}"
         size = str(answer.content["size"]) if answer.content else answer.action
+        assert not answer.content or answer.content["gift"] is False
     orders.append(f"{item} {size}")
     return f"ordered {item} {size}"
 

@@ -1,7 +1,7 @@
 """The client of MCP's conformance suite: connects as a server process does, and calls every tool that it finds.
 
 Usage, by the suite: python -m tests.suites.mcp_client URL. Arguments come from the scenario's context, else from the
-tool's schema (what is required of it); every question is answered with the defaults of its form. One scenario wants the
+tool's schema (what is required of it); every question is answered as briefly as its form allows. One scenario wants the
 schema of a tool sent back as the model would see it.
 """
 
@@ -82,9 +82,9 @@ async def main(url: str) -> None:
 
 
 def arguments_of(schema: dict[str, Any]) -> dict[str, Any]:
-    """Return the arguments that ``schema`` requires."""
-    properties = schema.get("properties", {})
-    return {name: example(properties.get(name, {})) for name in schema.get("required", [])}
+    """Return the arguments that ``schema`` requires and has no default for."""
+    properties = {name: schema.get("properties", {}).get(name, {}) for name in schema.get("required", [])}
+    return {name: example(field) for name, field in properties.items() if "default" not in field}
 
 
 async def sign_in(servers: McpServers, url: str) -> None:
@@ -107,7 +107,7 @@ async def call(toolbox: Toolbox, name: str, args: dict[str, Any], servers: McpSe
             if question.value["type"] == "auth_required":
                 await sign_in(servers, question.value["url"])
             asked = question.value.get("requested_schema")
-            content = {} if asked is None else {"content": example(asked)}
+            content = {} if asked is None else {"content": arguments_of(asked)}
             context.answers[question.id] = {"action": "accept", **content}
         if not results.interrupts:
             sys.stdout.write(f"{name}: {results.messages[0].content}\n")

@@ -34,7 +34,8 @@ def answers_to(requests: Mapping[str, Any], server: str, tool: str, part: str, c
     for key, request in requests.items():
         value, expects = _question(request, server, tool, context.call_id)
         try:
-            answers[key] = _answer(context.interrupt(value, expects, _name_of(f"{part} {key}", request)))
+            given = context.interrupt(value, expects, _name_of(f"{part} {key}", request))
+            answers[key] = _answer(given, value.get("requested_schema"))
         except NeedsAnswer as error:
             unanswered = error
     if unanswered is not None:
@@ -87,8 +88,10 @@ def _question(request: Any, server: str, tool: str, call_id: str) -> tuple[dict[
         schema = params.get("requestedSchema")
         if not isinstance(schema, Mapping):
             raise ServerError("its question has no schema")
-        value["requested_schema"] = accepted["content"] = dict(schema)
-        required.append("content")
+        value["requested_schema"] = dict(schema)
+        accepted["content"] = _without_defaults(schema)
+        if accepted["content"].get("required"):
+            required.append("content")
     expects = {
         "anyOf": [
             {"type": "object", "properties": accepted, "required": required},
@@ -98,14 +101,35 @@ def _question(request: Any, server: str, tool: str, call_id: str) -> tuple[dict[
     return value, expects
 
 
-def _answer(answer: Any) -> dict[str, Any]:
-    """Return an answer as an ``ElicitResult``; one in no known form cancels the question."""
+def _defaults_of(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the defaults of a form's fields (SEP-1034)."""
+    fields = schema.get("properties")
+    given = fields.items() if isinstance(fields, Mapping) else ()
+    return {name: field["default"] for name, field in given if isinstance(field, Mapping) and "default" in field}
+
+
+def _without_defaults(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the schema of what a person must answer: a field that has a default may be left out."""
+    required, defaults = schema.get("required"), _defaults_of(schema)
+    if not isinstance(required, list) or not defaults:
+        return dict(schema)
+    return {**schema, "required": [name for name in required if name not in defaults]}
+
+
+def _answer(answer: Any, schema: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Return an answer as an ``ElicitResult``, with the defaults of the form ``schema`` for what it leaves out.
+
+    An answer in no known form cancels the question.
+    """
     action = answer.get("action") if isinstance(answer, Mapping) else None
     if action not in ACTIONS:
         return {"action": "cancel"}
     content = answer.get("content")
-    if action == "accept" and isinstance(content, Mapping):
-        return {"action": action, "content": dict(content)}
+    given = dict(content) if isinstance(content, Mapping) else {}
+    if action == "accept" and schema is not None:
+        return {"action": action, "content": {**_defaults_of(schema), **given}}
+    if action == "accept" and given:
+        return {"action": action, "content": given}
     return {"action": action}
 
 
