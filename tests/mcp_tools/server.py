@@ -12,13 +12,21 @@ from mcp.server.mcpserver import Context
 from mcp.server.mcpserver.exceptions import ToolError
 from mcp_types import (
     AudioContent,
+    BlobResourceContents,
     CallToolResult,
     ElicitRequest,
     ElicitRequestFormParams,
     ElicitResult,
+    EmbeddedResource,
     ImageContent,
     InputRequiredResult,
+    ResourceLink,
+    ResourceListChangedNotification,
+    ResourceUpdatedNotification,
+    ResourceUpdatedNotificationParams,
     TextContent,
+    TextResourceContents,
+    ToolListChangedNotification,
 )
 from pydantic import BaseModel
 
@@ -76,6 +84,33 @@ async def media() -> CallToolResult:
             AudioContent(type="audio", data=SOUND, mime_type="audio/wav"),
         ]
     )
+
+
+TIDE = TextResourceContents(uri="notes://tide", mime_type="text/plain", text="The tide turns at six.")
+BELL = BlobResourceContents(uri="notes://bell", mime_type="audio/wav", blob=SOUND)
+HARBOUR = ResourceLink(type="resource_link", name="harbour", uri="notes://harbour", description="Its depth.")
+
+
+@server.tool()
+async def report(context: Context) -> CallToolResult:
+    """Return resources, after many notifications that were not asked for."""
+    updated = ResourceUpdatedNotification(params=ResourceUpdatedNotificationParams(uri="notes://tide"))
+    for _ in range(100):
+        for notification in (ResourceListChangedNotification(), ToolListChangedNotification(), updated):
+            await context.session.send_notification(notification, context.request_id)
+            await context.session.send_notification(notification)
+    resources = [EmbeddedResource(type="resource", resource=one) for one in (TIDE, BELL)]
+    return CallToolResult(content=[*resources, HARBOUR])
+
+
+@server.resource("notes://harbour", description="The depth of the harbour.")
+def harbour() -> str:
+    return "Nine metres."
+
+
+@server.resource("notes://{name}/depth")
+def depth(name: str) -> str:
+    return f"The depth of {name} is not known."
 
 
 @server.tool()

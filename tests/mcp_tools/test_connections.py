@@ -71,6 +71,12 @@ class FakeConnection:
     ) -> dict[str, Any]:
         return {"content": [{"type": "text", "text": "said"}]}
 
+    async def list_resources(self, limit: int) -> list[dict[str, Any]]:
+        raise AssertionError
+
+    async def read_resource(self, uri: str) -> dict[str, Any]:
+        raise AssertionError
+
     async def task(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         raise AssertionError
 

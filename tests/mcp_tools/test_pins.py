@@ -112,7 +112,7 @@ def test_servers_are_listed_inspected_and_called_from_the_command_line(tmp_path:
     (tmp_path / "agents.toml").write_text(AGENTS.format(url=http_url), encoding="utf-8")
     environment = {"AGENT_EGRESS_ALLOW": "127.0.0.1"}
     listed = run_command(tmp_path, "mcp", "list", **environment)
-    assert listed.stdout.splitlines()[1].split() == ["fix", http_url, "server", "8", "works"]
+    assert listed.stdout.splitlines()[1].split() == ["fix", http_url, "server", "9", "works"]
     inspected = run_command(tmp_path, "mcp", "inspect", "fix", **environment).stdout
     about, _, table = inspected.partition("\n\n")
     assert msgspec.json.decode(about)["revision"] == "2026-07-28"

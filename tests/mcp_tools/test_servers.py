@@ -10,6 +10,7 @@ import pytest
 from opentelemetry.trace import NonRecordingSpan, SpanContext, TraceFlags, use_span
 
 from app.agents.config.agents_file import read
+from app.agents.mcp.connection import McpConnection
 from app.agents.mcp.spec import McpServerSpec, McpToolSpec
 from app.agents.tools.port import ToolClass
 from app.base.errors import StartError
@@ -78,6 +79,46 @@ async def test_tools_over_http_work_in_both_revisions(http_url: str, revision: A
         failed = await found.call("broken")
         assert failed.status == "error"
         assert "there are no orders" in failed.content
+
+
+@pytest.mark.parametrize("revision", ["auto", "2025-11-25"])
+async def test_resources_reach_the_model_and_notifications_about_them_cost_nothing(
+    http_url: str, revision: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = McpServerSpec(url=http_url, revision=revision, resources=True)
+    async with connected(spec) as found:
+        lists, list_tools = 0, McpConnection.list_tools
+
+        async def counted(connection: McpConnection) -> list[dict[str, Any]]:
+            nonlocal lists
+            lists += 1
+            return await list_tools(connection)
+
+        monkeypatch.setattr(McpConnection, "list_tools", counted)
+        events: list[Any] = []
+        result = await found.call("report", context_of(events))
+        assert result.content.splitlines() == [
+            "[resource notes://tide]",
+            "The tide turns at six.",
+            "[resource notes://bell: audio/wav, 4 bytes]",
+            "[resource harbour at notes://harbour: Its depth.]",
+        ]
+        sound, link = result.artifact["content"]
+        assert (sound["resource"]["blob"], link["uri"]) == (fixture.SOUND, "notes://harbour")
+        assert (
+            await found.call("read_resource", uri=link["uri"])
+        ).content == "[resource notes://harbour]\nNine metres."
+        listed = (await found.call("list_resources")).content.splitlines()
+        assert listed[0] == "notes://harbour: harbour (text/plain) - The depth of the harbour."
+        assert listed[1].startswith("notes://{name}/depth: depth")
+        missing = await found.call("read_resource", uri="notes://gone")
+        assert (missing.status, "answered with an error" in missing.content) == ("error", True)
+        assert (lists, events) == (0, [])
+
+    async with connected(spec, names=("add", "read_resource")) as some:
+        assert list(some.tools) == ["fix__read_resource", "fix__add"]
+    async with connected(McpServerSpec(url=http_url), names=("read_resource",)) as none:
+        assert "does not offer it" in none.server.sources[0].refusal("fix__read_resource")
 
 
 @pytest.mark.parametrize("revision", ["auto", "2025-11-25"])

@@ -9,6 +9,7 @@ The SDK is imported when the first server is connected; nothing else of the prog
 - ``port``: what connections do, for code that may not import the SDK
 - ``source``: the tools of one server that one agent uses
 - ``tool``: one tool of a server as a tool of an agent
+- ``resources``: tools of our own to list and read a server's resources
 - ``rounds``, ``elicitation``: one call to its end: questions to people, and tasks that outlive a request
 - ``connection``: a connection to a server, held by a task of its own
 - ``accounts``, ``account_store``: whose sign-ins are kept, and where

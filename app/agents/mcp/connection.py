@@ -212,6 +212,32 @@ class McpConnection:
             message = str(error)
         return types.ErrorData(code=types.INVALID_REQUEST, message=message)
 
+    async def list_resources(self, limit: int) -> list[dict[str, Any]]:
+        """Return the server's resources, then the templates of their URIs; at most ``limit``."""
+        found = await self._pages(types.ListResourcesRequest, "resources", limit)
+        return found + await self._pages(types.ListResourceTemplatesRequest, "resourceTemplates", limit - len(found))
+
+    async def _pages(self, kind: Any, name: str, limit: int) -> list[dict[str, Any]]:
+        """Return a list of the server; empty if it has no such list."""
+        found: list[dict[str, Any]] = []
+        cursor: str | None = None
+        for _ in range(MAX_PAGES):
+            try:
+                raw = await self._send(kind(params=types.PaginatedRequestParams(cursor=cursor)))
+            except ServerError as error:
+                if error.code == types.METHOD_NOT_FOUND:
+                    break
+                raise
+            page, cursor = raw.get(name), raw.get("nextCursor")
+            found += [one for one in page if isinstance(one, dict)] if isinstance(page, list) else []
+            if len(found) >= limit or not isinstance(cursor, str):
+                break
+        return found[:limit]
+
+    async def read_resource(self, uri: str) -> dict[str, Any]:
+        """Return the result of reading a resource as the server sent it, of any ``resultType``."""
+        return await self._send(types.ReadResourceRequest(params=types.ReadResourceRequestParams(uri=uri)))
+
     async def task(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Send a request about a task (``tasks/get``, ``tasks/update``, ``tasks/cancel``); return its result."""
         return await self._send(_TaskRequest(method=method, params=dict(params)))

@@ -54,6 +54,14 @@ class Connection(Protocol):
         """
         ...
 
+    async def list_resources(self, limit: int) -> list[dict[str, Any]]:
+        """Return the server's resources, then the templates of their URIs; at most ``limit``."""
+        ...
+
+    async def read_resource(self, uri: str) -> dict[str, Any]:
+        """Return the result of reading a resource as the server sent it, of any ``resultType``."""
+        ...
+
     async def task(self, method: str, params: Mapping[str, Any]) -> dict[str, Any]:
         """Send a request about a task (``tasks/get``, ``tasks/update``, ``tasks/cancel``); return its result."""
         ...

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import structlog
 
 from app.agents.mcp.pins import PinnedTool, ToolList
+from app.agents.mcp.resources import resource_tools
 from app.agents.mcp.spec import ALL, shown_name
 from app.agents.mcp.tool import McpTool, SignInTool
 from app.agents.tools.port import Tool
@@ -28,7 +29,8 @@ class McpToolSource:
         self.server = server
         self.names = tuple(names)
         self.version = 0
-        self._tools: list[McpTool | SignInTool] = [SignInTool(server)] if server.spec.oauth is not None else []
+        self._tools: list[Tool] = [SignInTool(server)] if server.spec.oauth is not None else []
+        self._resources = resource_tools(server) if server.spec.resources else {}
         self._refused: dict[str, str] = {}
 
     @property
@@ -53,9 +55,10 @@ class McpToolSource:
         """Take over what the server lists, tool by tool as far as it is as ``accepted``."""
         before = {tool.pinned: tool for tool in self._tools if isinstance(tool, McpTool)}
         offered, pinned = listed.digests, accepted.digests
-        tools: list[McpTool | SignInTool] = []
+        ours = {name: tool for name, tool in self._resources.items() if name not in listed.tools}
+        tools: list[Tool] = [tool for name, tool in ours.items() if {ALL, name} & set(self.names)]
         refused: dict[str, str] = {}
-        for name in listed.tools if ALL in self.names else self.names:
+        for name in listed.tools if ALL in self.names else (name for name in self.names if name not in ours):
             reason = stop_reason(offered.get(name), pinned.get(name))
             if not reason:
                 try:

@@ -53,6 +53,7 @@ class McpServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     ``folder``: working directory of the process; ``memory``: its limit, like ``1GiB``. ``scope``: whom one connection
     (and one process) serves. ``timeout``: seconds for one call. ``attempts``: how often a call is sent that did not
     reach the server; ``when_away``: what then, ``tell`` the model or ``wait`` until the run's time limit.
+    ``resources``: whether agents may list and read the server's resources.
     """
 
     url: str = ""
@@ -68,6 +69,7 @@ class McpServerSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     timeout: Seconds = 60.0
     attempts: Annotated[int, msgspec.Meta(ge=1, le=10)] = 3
     when_away: Literal["tell", "wait"] = "tell"
+    resources: bool = False
     tools: dict[str, McpToolSpec] = {}
 
     def class_of(self, tool: str) -> ToolClass:

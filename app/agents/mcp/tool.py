@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Protocol
 
 from app.agents.mcp.accounts import SignInNeeded
@@ -58,52 +58,43 @@ class Server(Protocol):
         ...
 
 
-class McpTool:
-    """The tool ``pinned`` of ``server``, as ``described`` by it. Raises ``ValueError`` if agents cannot use it."""
+class ServerTool:
+    """What tools that ask ``server`` share: a request is sent again where that is safe, people sign in where needed."""
 
-    def __init__(self, server: Server, described: Mapping[str, Any], pinned: PinnedTool) -> None:
+    def __init__(self, server: Server, spec: ToolSpec, tool_class: ToolClass, seconds: float) -> None:
         self._server = server
-        self.pinned = pinned
-        self._name = name = pinned.name
-        description = str(described.get("description") or described.get("title") or "")
-        parameters = dict(described["inputSchema"])
-        if len(description) > MAX_DESCRIPTION_LENGTH:
-            raise ValueError(f"its description has {len(description)} characters, more than {MAX_DESCRIPTION_LENGTH}")
-        if len(str(parameters)) > MAX_SCHEMA_BYTES:
-            raise ValueError(f"its schema is larger than {MAX_SCHEMA_BYTES} bytes")
-        validator_of(parameters)
-        self._output = validator_of(schema) if (schema := described.get("outputSchema")) else None
-        spec = server.spec
-        self.spec = ToolSpec(name=shown_name(server.name, name), description=description, parameters=parameters)
-        self.tool_class = spec.class_of(name)
-        self._seconds = spec.timeout_of(name)
+        self._seconds = seconds
+        self.spec = spec
+        self.tool_class = tool_class
         self.timeout: float = MAX_TIMEOUT  # ``call`` has the timeout: it can still cancel a task of the server
 
-    async def call(self, args: dict[str, Any], context: ToolContext) -> ToolResult:
-        """Call the tool; errors of the server, and its being unreachable, are results for the model."""
-        rounds = CallRounds(self._server.name, self._name, self.spec.name, context)
-        waits = self._server.spec.when_away == "wait"
-        try:
-            async with asyncio.timeout(None if waits else self._seconds):
-                return await self._attempts(rounds, args, context)
-        except TimeoutError:
-            await self._cancel_task(rounds, context)
-            return failed(f"The tool took longer than {self._seconds:g} s.")
-        except asyncio.CancelledError:
-            if context.cancelled():  # not if another process continues the run and the task
-                await self._cancel_task(rounds, context)
-            raise
+    @property
+    def too_long(self) -> str:
+        """What the model reads of a call that did not end in time."""
+        return f"The tool took longer than {self._seconds:g} s."
 
-    async def _attempts(self, rounds: CallRounds, args: dict[str, Any], context: ToolContext) -> ToolResult:
-        meta = {IDEMPOTENCY_KEY: context.idempotency_key}
+    def time_limit(self) -> asyncio.Timeout:
+        """Return the limit of a whole call; each of its requests has one too."""
+        return asyncio.timeout(None if self._server.spec.when_away == "wait" else self._seconds)
+
+    async def attempts(
+        self,
+        context: ToolContext,
+        send: Callable[[Connection], Awaitable[ToolResult]],
+        pinned: PinnedTool | None = None,
+        rounds: CallRounds | None = None,
+    ) -> ToolResult:
+        """Return what ``send`` does with a connection; errors of the server are results for the model.
+
+        ``pinned``: the tool that is called; ``rounds``: its call, which may have become a task.
+        """
         spec, attempt, pause, asked = self._server.spec, 0, FIRST_PAUSE, 0
         while True:
             attempt += 1
             try:
-                tool = None if rounds.is_task else self.pinned
+                tool = None if rounds is not None and rounds.is_task else pinned
                 async with asyncio.timeout(self._seconds), self._server.connected(context, tool) as connection:
-                    raw = await rounds.run(connection, args, meta, self._progress_of(context))
-                return self._result(raw)
+                    return await send(connection)
             except SignInNeeded as error:
                 if not ask_to_sign_in(error.url, self._server.name, self.spec.name, asked, context):
                     return failed(NOT_SIGNED_IN)
@@ -113,16 +104,56 @@ class McpTool:
                 return failed(f"The tool {self.spec.name!r} was not run: {error}.")
             except ServerError as error:
                 return failed(f"The server {self._server.name} answered with an error: {error}")
-            except LostConnection as error:
-                if self.tool_class not in SAFE_TO_REPEAT and not rounds.is_task:
-                    return failed(f"The connection was lost and whether the call took effect is not known: {error}")
-                reason = str(error)
-            except ServerAway as error:
-                reason = str(error)
-            if attempt >= spec.attempts and spec.when_away == "tell" and not rounds.is_task:
+            except (LostConnection, ServerAway) as error:
+                reason, is_lost = str(error), isinstance(error, LostConnection)
+            is_task = rounds is not None and rounds.is_task
+            if is_lost and self.tool_class not in SAFE_TO_REPEAT and not is_task:
+                return failed(f"The connection was lost and whether the call took effect is not known: {reason}")
+            if attempt >= spec.attempts and spec.when_away == "tell" and not is_task:
                 return failed(f"The server {self._server.name} cannot be reached: {reason}")
             await asyncio.sleep(pause)
             pause = min(2 * pause, MAX_PAUSE)
+
+    async def lookup(self, key: str) -> ToolResult | None:
+        """Raise ``LookupError``: the protocol has no look-up of calls."""
+        raise LookupError("tools of MCP servers have no lookup")
+
+
+class McpTool(ServerTool):
+    """The tool ``pinned`` of ``server``, as ``described`` by it. Raises ``ValueError`` if agents cannot use it."""
+
+    def __init__(self, server: Server, described: Mapping[str, Any], pinned: PinnedTool) -> None:
+        self.pinned = pinned
+        name = pinned.name
+        description = str(described.get("description") or described.get("title") or "")
+        parameters = dict(described["inputSchema"])
+        if len(description) > MAX_DESCRIPTION_LENGTH:
+            raise ValueError(f"its description has {len(description)} characters, more than {MAX_DESCRIPTION_LENGTH}")
+        if len(str(parameters)) > MAX_SCHEMA_BYTES:
+            raise ValueError(f"its schema is larger than {MAX_SCHEMA_BYTES} bytes")
+        validator_of(parameters)
+        self._output = validator_of(schema) if (schema := described.get("outputSchema")) else None
+        spec = ToolSpec(name=shown_name(server.name, name), description=description, parameters=parameters)
+        super().__init__(server, spec, server.spec.class_of(name), server.spec.timeout_of(name))
+
+    async def call(self, args: dict[str, Any], context: ToolContext) -> ToolResult:
+        """Call the tool; errors of the server, and its being unreachable, are results for the model."""
+        rounds = CallRounds(self._server.name, self.pinned.name, self.spec.name, context)
+        meta = {IDEMPOTENCY_KEY: context.idempotency_key}
+
+        async def send(connection: Connection) -> ToolResult:
+            return self._result(await rounds.run(connection, args, meta, self._progress_of(context)))
+
+        try:
+            async with self.time_limit():
+                return await self.attempts(context, send, self.pinned, rounds)
+        except TimeoutError:
+            await self._cancel_task(rounds, context)
+            return failed(self.too_long)
+        except asyncio.CancelledError:
+            if context.cancelled():  # not if another process continues the run and the task
+                await self._cancel_task(rounds, context)
+            raise
 
     async def _cancel_task(self, rounds: CallRounds, context: ToolContext) -> None:
         if not rounds.is_task:
@@ -130,10 +161,6 @@ class McpTool:
         with contextlib.suppress(ServerAway, LostConnection, ServerError, TimeoutError):
             async with asyncio.timeout(CANCEL_SECONDS), self._server.connected(context) as connection:
                 await rounds.cancel(connection)
-
-    async def lookup(self, key: str) -> ToolResult | None:
-        """Raise ``LookupError``: the protocol has no look-up of calls."""
-        raise LookupError("tools of MCP servers have no lookup")
 
     def _result(self, raw: Mapping[str, Any]) -> ToolResult:
         result = tool_result(raw)
