@@ -70,7 +70,7 @@ class FakeRunContext:
 
     async def amend(self, update: dict[str, Any]) -> None:
         """Apply hidden values to the state."""
-        self.state.apply(update)
+        self.state.amend(update)
 
     def on_drain(self, callback: Callable[[], None]) -> None:
         """Do nothing: a fake run's process never drains."""

@@ -3,7 +3,8 @@
 ``values`` is a JSON object; each member is a *channel*. A list channel is kept element by element, so that a step that
 appends one message encodes, stores and copies that message alone. Elements and large values go to the thread's
 append-only log of *items* (``number → JSON``) and are written once; a checkpoint is a small *head* that refers to them:
-a list by ranges of item numbers, a large value by its number; a small value is inline.
+a list by ranges of item numbers, a large value by its number; a small value is inline. Large values and amendments have
+numbers of their own, so they do not part the ranges of lists.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,7 +19,11 @@ INLINE_BYTES = 512
 """A value whose JSON is at most this long is stored inline in the head."""
 
 HIDDEN_INLINE_BYTES = 8192
-"""The same for an agent's private values: they change with every checkpoint, and would part the items of lists."""
+"""The same for an agent's private values: they change with every checkpoint."""
+
+FIRST_VALUE = -(1 << 40)
+"""Value items are numbered upwards from here: a thread's ``last_value_number`` counts them. Elements of lists are
+numbered from 1."""
 
 MAX_CHANNELS = 1000
 """Channels of one state: each is encoded, stored in every head and included in every response."""
@@ -226,21 +231,24 @@ NO_VALUES = StateView({})
 class State:
     """The values of one thread as its live run reads and changes them.
 
-    ``last_number`` is the highest item number in use on the thread (over all branches), so new items follow it. Items
-    made since the last ``take_items`` are in ``pending``.
+    ``last_number`` is the highest number of a list's item in use on the thread (over all branches), so new items follow
+    it; ``last_value_number`` counts its value items and amendments. Items made since the last ``take_items`` are in
+    ``pending``.
     """
 
-    __slots__ = ("channels", "last_number", "pending")
+    __slots__ = ("_amending", "channels", "last_number", "last_value_number", "pending")
 
-    def __init__(self, last_number: int = 0) -> None:
+    def __init__(self, last_number: int = 0, last_value_number: int = 0) -> None:
         self.channels: dict[str, ListChannel | ValueChannel] = {}
         self.last_number = last_number
+        self.last_value_number = last_value_number
         self.pending: list[tuple[int, bytes]] = []
+        self._amending = False
 
     @classmethod
-    def load(cls, head: Head, items: Mapping[int, bytes], last_number: int) -> "State":
+    def load(cls, head: Head, items: Mapping[int, bytes], last_number: int, last_value_number: int = 0) -> "State":
         """Build the state of ``head`` from ``items``, which holds at least the items it names. Raises ``KeyError``."""
-        state = cls(last_number)
+        state = cls(last_number, last_value_number)
         for name, ranges in head.lists.items():
             elements = [items[number] for number in ListChannel(ranges=ranges).numbers()]
             state.channels[name] = ListChannel(elements, list(ranges))
@@ -261,6 +269,16 @@ class State:
             else:
                 head.inline[name] = msgspec.Raw(channel.value)
         return head
+
+    def value_numbers(self) -> set[int]:
+        """Return the numbers of its value items, and of its lists' items that amendments have made."""
+        found: set[int] = set()
+        for channel in self.channels.values():
+            if isinstance(channel, ValueChannel):
+                found.add(channel.number)
+            elif channel.ranges and min(channel.ranges) < 0:
+                found.update(channel.numbers())
+        return found
 
     def take_items(self) -> list[tuple[int, bytes]]:
         """Return and clear the items made since the last call, as (number, JSON), for the journal to store."""
@@ -341,7 +359,7 @@ class State:
         if isinstance(old, ValueChannel) and old.value == encoded:
             return
         inline = HIDDEN_INLINE_BYTES if name.startswith(HIDDEN) else INLINE_BYTES
-        number = self._log(encoded) if len(encoded) > inline else 0
+        number = self._log_value(encoded) if len(encoded) > inline else 0
         self.channels[name] = ValueChannel(encoded, number)
 
     def apply(self, update: Mapping[str, Any]) -> None:
@@ -358,6 +376,15 @@ class State:
                 self.merge_messages([bytes(m) if isinstance(m, msgspec.Raw) else encode(m) for m in value])
             else:
                 self.set(name, value)
+
+    def amend(self, update: Mapping[str, Any]) -> None:
+        """Merge hidden values into the state of a stored checkpoint, as ``apply`` does. Amendments are counted."""
+        self.last_value_number += 1  # orders them, also those of small values, which take no item
+        self._amending = True
+        try:
+            self.apply(update)
+        finally:
+            self._amending = False
 
     def append(self, element: bytes, name: str = MESSAGES) -> None:
         """Append one element (JSON) to the list channel ``name``."""
@@ -415,7 +442,15 @@ class State:
             channel = self.channels[name] = ListChannel()
         return channel
 
+    def _log_value(self, encoded: bytes) -> int:
+        self.last_value_number += 1
+        number = FIRST_VALUE + self.last_value_number
+        self.pending.append((number, encoded))
+        return number
+
     def _log(self, encoded: bytes) -> int:
+        if self._amending:
+            return self._log_value(encoded)
         self.last_number += 1
         self.pending.append((self.last_number, encoded))
         return self.last_number

@@ -1,5 +1,6 @@
 """Rows that the engine writes in groups: accepted runs, and the steps and ends of runs."""
 
+from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -74,6 +75,7 @@ class ClaimedRun(RunFields, frozen=True, kw_only=True):
     multitask_strategy: str
     head: UUID | None
     last_number: int
+    last_value_number: int
     assistant_config: str
     assistant_context: str
     ordinal: int
@@ -131,7 +133,10 @@ class EndEntry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class JournalEntry(msgspec.Struct, kw_only=True):
-    """All that a run writes at once: committed whole, or rejected if the run has another owner by now."""
+    """All that a run writes at once: committed whole, or rejected if the run has another owner by now.
+
+    ``dropped``: numbers of items that only amendments used which ``amended`` takes back.
+    """
 
     tenant_id: UUID
     thread_id: UUID
@@ -140,6 +145,7 @@ class JournalEntry(msgspec.Struct, kw_only=True):
     owner: UUID
     head: UUID | None
     last_number: int
+    last_value_number: int
     checkpoints: list[CheckpointEntry]
     items: list[tuple[int, bytes]]
     steps: list[StepEntry]
@@ -147,6 +153,7 @@ class JournalEntry(msgspec.Struct, kw_only=True):
     events: list[tuple[int, bytes]]
     end: EndEntry | None = None
     amended: AmendedCheckpoint | None = None
+    dropped: Sequence[int] = ()
 
 
 _SHOWN_AS_CLAIMED = tuple(name for name in SHOWN if name in ClaimedRun.__struct_fields__)

@@ -212,6 +212,13 @@ threads = sa.Table(
     sa.Column("runs", sa.Integer, nullable=False, server_default=sa.text("0"), comment="ordinal of the newest run"),
     sa.Column("head", UUIDType, comment="the latest checkpoint"),
     sa.Column("last_number", sa.BigInteger, nullable=False, server_default=sa.text("0"), comment="highest log item"),
+    sa.Column(
+        "last_value_number",
+        sa.BigInteger,
+        nullable=False,
+        server_default=sa.text("0"),
+        comment="counts log items that are in no list, and amendments",
+    ),
     sa.Column("temporary", sa.Boolean, nullable=False, server_default=sa.text("false"), comment="goes with its run"),
     sa.Column("ttl_minutes", sa.Double, comment="the thread goes when nothing happened on it for so long"),
     sa.Column(

@@ -217,19 +217,9 @@ async def test_a_killed_worker_is_started_again_and_its_runs_go_on(worker: Graph
     await asyncio.wait_for(DyingContext(None, 0).play(loop, {"most": 1}), 30)
 
 
-class Counting(FakeRunContext):
-    """Counts the amendments."""
-
-    amended = 0
-
-    async def amend(self, update: dict[str, Any]) -> None:
-        self.amended += 1
-        await super().amend(update)
-
-
 async def test_a_conversation_stores_what_each_turn_adds(worker: GraphWorker) -> None:
     chat = GraphAgent("chat", worker, GraphStore(NoStore(), NoStore()), seconds=60)
-    context = Counting()
+    context = FakeRunContext()
     stored: list[int] = []
     for turn in range(1, 31):
         context.run_id = UUID(int=turn)
@@ -237,9 +227,7 @@ async def test_a_conversation_stores_what_each_turn_adds(worker: GraphWorker) ->
         stored.append(sum(len(body) for _, body in context.state.take_items()))
     assert len(context.messages()) == 60
     assert min(stored[20:]) <= min(stored[:10]) + 20, "a turn costs the same, however long the thread is"
-    if not context.amended:  # else, on a busy machine, writes were stored before their superstep ended
-        assert max(stored) <= min(stored) + 20
-        assert len(context.state.head().lists["messages"]) == 2, "one range: nothing parts the items of the list"
+    assert len(context.state.head().lists["messages"]) == 2, "one range: nothing parts the items of the list"
 
 
 async def test_tokens_of_models_count_for_the_run(worker: GraphWorker) -> None:

@@ -27,6 +27,7 @@ def entry() -> JournalEntry:
         owner=new_id(),
         head=None,
         last_number=0,
+        last_value_number=0,
         checkpoints=[],
         items=[],
         steps=[],

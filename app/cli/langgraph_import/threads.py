@@ -98,7 +98,7 @@ class ThreadImporter:
                 )
                 ids[stored["id"]] = entry.checkpoint_id
                 items = [(number, pack(body)) for number, body in state.take_items()]
-                batch.append(NewCheckpoint(entry, items, state.last_number))
+                batch.append(NewCheckpoint.of(entry, items, state))
                 if len(batch) == BATCH:
                     await queries.add_checkpoints(session, thread, batch)
                     batch = []

@@ -57,9 +57,8 @@ class CheckpointEntry(msgspec.Struct, frozen=True, kw_only=True):
             last_items=stored.last_items,
         )
 
-    def amended(self, state: State) -> "CheckpointEntry":
-        """Return this checkpoint, which is not written yet, with the values of ``state``."""
-        stored = AmendedCheckpoint.of(self.checkpoint_id, state)
+    def amended(self, stored: AmendedCheckpoint) -> "CheckpointEntry":
+        """Return this checkpoint, which is not written yet, with other values."""
         return msgspec.structs.replace(
             self, head=stored.head, first_items=stored.first_items, last_items=stored.last_items
         )

@@ -25,9 +25,10 @@ class StoredCheckpoint(msgspec.Struct, frozen=True, kw_only=True):
     state: State
 
 
-def read(row: Any, last_number: int) -> StoredCheckpoint:
+def read(row: Any, last_number: int, last_value_number: int = 0) -> StoredCheckpoint:
     """Decode ``row``, a row of a query with ``COLUMNS`` (attribute or key access)."""
     get = row.__getitem__ if not hasattr(row, "_mapping") else row._mapping.__getitem__  # noqa: SLF001
+    found = items(get("numbers"), get("bodies"))
     return StoredCheckpoint(
         checkpoint_id=get("checkpoint_id"),
         parent_id=get("parent_id"),
@@ -37,7 +38,7 @@ def read(row: Any, last_number: int) -> StoredCheckpoint:
         next=tuple(get("next")),
         metadata=decoded(get("checkpoint_metadata")),
         created_at=get("checkpoint_created_at"),
-        state=State.load(unpack_head(get("head")), items(get("numbers"), get("bodies")), last_number),
+        state=State.load(unpack_head(get("head")), found, last_number, last_value_number),
     )
 
 

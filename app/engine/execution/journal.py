@@ -42,7 +42,9 @@ def _parameters(entries: Sequence[JournalEntry]) -> list[list[Any]]:
     events: list[tuple[Any, ...]] = []
     for n, e in enumerate(entries, 1):
         fields = [None] * len(_END) if e.end is None else [getattr(e.end, name) for name in _END]
-        heads.append((e.tenant_id, e.thread_id, e.run_id, e.epoch, e.owner, e.head, e.last_number, *fields))
+        heads.append(
+            (e.tenant_id, e.thread_id, e.run_id, e.epoch, e.owner, e.head, e.last_number, e.last_value_number, *fields)
+        )
         for c in e.checkpoints:
             ranges = (",".join(map(str, c.first_items)), ",".join(map(str, c.last_items)))
             checkpoints.append((n, c.checkpoint_id, c.parent_id, c.source, c.step, "\n".join(c.next), c.head, *ranges))
@@ -51,7 +53,7 @@ def _parameters(entries: Sequence[JournalEntry]) -> list[list[Any]]:
         intents += [(n, i.call_id, i.step, i.tool, i.tool_class, i.key, i.args) for i in e.intents]
         events += [(n, seq, body) for seq, body in e.events]
     return [
-        *_columns(heads, 15),
+        *_columns(heads, 16),
         *_columns(checkpoints, 9),
         *_columns(items, 3),
         *_columns(steps, 5),
@@ -68,7 +70,8 @@ async def _commit(connection: asyncpg.Connection, entries: Sequence[JournalEntry
             (n, a.checkpoint_id, a.head, ",".join(map(str, a.first_items)), ",".join(map(str, a.last_items)))
             for n, a in amending
         ]
-        parameters = (*_parameters(entries), *_columns(asking, 2), *_columns(amended, 5))
+        dropped = [(n, number) for n, e in enumerate(entries, 1) for number in e.dropped]
+        parameters = (*_parameters(entries), *_columns(asking, 2), *_columns(amended, 5), *_columns(dropped, 2))
         rows = await connection.fetch(COMMIT_AMENDING, *parameters)
     elif asking:
         rows = await connection.fetch(COMMIT_ASKING, *_parameters(entries), *_columns(asking, 2))

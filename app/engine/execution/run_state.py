@@ -24,7 +24,7 @@ from app.base.errors import NotFound
 from app.base.ids import origin_id
 from app.base.offload import offload
 from app.domain.caller import AUTH_NAMES, AUTH_USER_ID
-from app.domain.state import State
+from app.domain.state import FIRST_VALUE, State
 from app.engine.checkpoints.codec import pack
 from app.engine.checkpoints.entry import FIRST_STEP, AmendedCheckpoint, CheckpointEntry
 from app.engine.checkpoints.snapshot import read, size_of
@@ -73,10 +73,11 @@ async def _load(database: Database, cache: StateCache, claimed: ClaimedRun) -> L
     request = await _request(database, claimed)
     fork = request.checkpoint_id
     start = fork == origin_id(claimed.thread_id)
+    numbers = (claimed.last_number, claimed.last_value_number)
     if claimed.head is None:
-        return LoadedThread(request=request, state=State(claimed.last_number))
+        return LoadedThread(request=request, state=State(*numbers))
     cached = cache.take(claimed.tenant_id, claimed.thread_id, claimed.head)
-    if cached is not None and cached.state.last_number != claimed.last_number:
+    if cached is not None and (cached.state.last_number, cached.state.last_value_number) != numbers:
         cached = None  # another process has amended the checkpoint
     if cached is not None and fork is None:
         return LoadedThread(
@@ -86,11 +87,11 @@ async def _load(database: Database, cache: StateCache, claimed: ClaimedRun) -> L
         row = await connection.fetchrow(LOAD_CHECKPOINT, claimed.tenant_id, claimed.thread_id, claimed.head)
         if fork is not None and row["run_id"] != claimed.run_id:
             if start:
-                return LoadedThread(request=request, state=State(claimed.last_number))
+                return LoadedThread(request=request, state=State(*numbers))
             row = await connection.fetchrow(LOAD_CHECKPOINT, claimed.tenant_id, claimed.thread_id, fork)
     if row is None:
         raise NotFound(f"Checkpoint {fork} no longer exists.")
-    snapshot = await offload(size_of(row), read, row, claimed.last_number)
+    snapshot = await offload(size_of(row), read, row, *numbers)
     return LoadedThread(
         request=request,
         state=snapshot.state,
@@ -159,6 +160,9 @@ class PendingWrites:
         self.step = loaded.step + 1
         self._checkpoints: list[CheckpointEntry] = []
         self._amended: AmendedCheckpoint | None = None
+        self._unamended: AmendedCheckpoint | None = None
+        self._amendments = range(0)
+        self._dropped: list[int] = []
         self._steps: list[StepEntry] = []
         self._intents: list[IntentEntry] = []
 
@@ -169,6 +173,7 @@ class PendingWrites:
 
     def checkpoint(self, source: str, following: tuple[str, ...]) -> UUID:
         """Add the state as the thread's next checkpoint, with ``following`` as its next nodes; return its id."""
+        self._drop_amendments()
         entry = CheckpointEntry.of(self.state, parent_id=self.head, source=source, step=self.step, following=following)
         self._checkpoints.append(entry)
         self.head = entry.checkpoint_id
@@ -177,14 +182,33 @@ class PendingWrites:
         return entry.checkpoint_id
 
     def amend(self, update: Mapping[str, Any]) -> None:
-        """Merge hidden values into the newest checkpoint, which stays the newest."""
+        """Merge hidden values into the newest checkpoint, which stays the newest, until the next one is made."""
         assert self.head is not None
-        self.state.apply(update)
+        first = self._amendments.start
+        if self._unamended is None:
+            self._unamended = AmendedCheckpoint.of(self.head, self.state)
+            first = self.state.last_value_number + 1
+        self.state.amend(update)
+        self._amendments = range(first, self.state.last_value_number + 1)
+        self._rewrite(AmendedCheckpoint.of(self.head, self.state))
+
+    def _rewrite(self, amended: AmendedCheckpoint) -> None:
         if self._checkpoints:
-            self._checkpoints[-1] = self._checkpoints[-1].amended(self.state)
+            self._checkpoints[-1] = self._checkpoints[-1].amended(amended)
         else:
-            self.state.last_number += 1  # orders amendments, even those of small values, which take no item
-            self._amended = AmendedCheckpoint.of(self.head, self.state)
+            self._amended = amended
+
+    def _drop_amendments(self) -> None:
+        """Take back this run's amendments of the newest checkpoint: the next one has what still counts of them."""
+        if self._unamended is None:
+            return
+        self._rewrite(self._unamended)
+        self._unamended = None
+        used = self.state.value_numbers()
+        unused = {number for one in self._amendments if (number := FIRST_VALUE + one) not in used}
+        unwritten = {number for number, _ in self.state.pending} & unused
+        self.state.pending = [item for item in self.state.pending if item[0] not in unwritten]
+        self._dropped += sorted(unused - unwritten)
 
     def take(self, step: Step) -> UUID:
         """Merge the update of ``step`` and add it as completed; return the id of its checkpoint."""
@@ -207,6 +231,7 @@ class PendingWrites:
         """Return and clear everything added since the last entry, to be written at once."""
         checkpoints, self._checkpoints = self._checkpoints, []
         amended, self._amended = self._amended, None
+        dropped, self._dropped = self._dropped, []
         steps, self._steps = self._steps, []
         intents, self._intents = self._intents, []
         claimed = self._claimed
@@ -218,8 +243,10 @@ class PendingWrites:
             owner=claimed.owner,
             head=self.head if checkpoints else None,
             last_number=self.state.last_number,
+            last_value_number=self.state.last_value_number,
             checkpoints=checkpoints,
             amended=amended,
+            dropped=dropped,
             items=[(number, pack(body)) for number, body in self.state.take_items()],
             steps=steps,
             intents=intents,

@@ -52,14 +52,15 @@ $6; without $5 all. An intent's id is its call's, or that with a blank and 16 di
 
 COMMIT = """
 with entry as (
-  select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::uuid[], $6::uuid[], $7::bigint[], $8::text[],
-      $9::text[], $10::text[], $11::jsonb[], $12::jsonb[], $13::text[], $14::jsonb[], $15::jsonb[])
-    with ordinality as e(tenant_id, thread_id, run_id, epoch, owner, head, last_number, status, reason, thread_status,
-      error, interrupts, task, answered, usage, n)
+  select * from unnest($1::uuid[], $2::uuid[], $3::uuid[], $4::int[], $5::uuid[], $6::uuid[], $7::bigint[],
+      $8::bigint[], $9::text[], $10::text[], $11::text[], $12::jsonb[], $13::jsonb[], $14::text[], $15::jsonb[],
+      $16::jsonb[])
+    with ordinality as e(tenant_id, thread_id, run_id, epoch, owner, head, last_number, last_value_number, status,
+      reason, thread_status, error, interrupts, task, answered, usage, n)
 ), owned as (
-  select e.*, t.stored_number from entry e
+  select e.*, e.last_number >= t.last_number and e.last_value_number >= t.last_value_number as newest from entry e
   cross join lateral (
-    select t.live_run, t.last_number as stored_number from threads t
+    select t.live_run, t.last_number, t.last_value_number from threads t
     where t.thread_id = e.thread_id and t.tenant_id is not distinct from e.tenant_id and t.live_run = e.run_id
     for no key update
   ) t
@@ -71,8 +72,9 @@ with entry as (
   ) r
 ), moved as (
   update threads t set
-    head = case when o.last_number >= t.last_number then coalesce(o.head, t.head) else t.head end,
+    head = case when o.newest then coalesce(o.head, t.head) else t.head end,
     last_number = greatest(t.last_number, o.last_number),
+    last_value_number = greatest(t.last_value_number, o.last_value_number),
     status = coalesce(o.thread_status, t.status),
     error = case when o.status is null then t.error else o.error end,
     interrupts = case when o.status is null then t.interrupts
@@ -97,33 +99,33 @@ with entry as (
   select o.tenant_id, o.thread_id, c.checkpoint_id, c.parent_id, o.run_id, c.source, c.step,
     string_to_array(c.next, E'\\n'), c.head, string_to_array(c.first_items, ',')::bigint[],
     string_to_array(c.last_items, ',')::bigint[]
-  from unnest($16::bigint[], $17::uuid[], $18::uuid[], $19::text[], $20::int[], $21::text[], $22::bytea[], $23::text[],
-      $24::text[]) as c(n, checkpoint_id, parent_id, source, step, next, head, first_items, last_items)
+  from unnest($17::bigint[], $18::uuid[], $19::uuid[], $20::text[], $21::int[], $22::text[], $23::bytea[], $24::text[],
+      $25::text[]) as c(n, checkpoint_id, parent_id, source, step, next, head, first_items, last_items)
   join owned o on o.n = c.n
   on conflict do nothing
 ), new_items as (
   insert into checkpoint_items (tenant_id, thread_id, number, body)
   select o.tenant_id, o.thread_id, i.number, i.body
-  from unnest($25::bigint[], $26::bigint[], $27::bytea[]) as i(n, number, body) join owned o on o.n = i.n
+  from unnest($26::bigint[], $27::bigint[], $28::bytea[]) as i(n, number, body) join owned o on o.n = i.n
   on conflict do nothing
 ), new_steps as (
   insert into steps (tenant_id, run_id, step, epoch, node, checkpoint_id, usage)
   select o.tenant_id, o.run_id, s.step, o.epoch, s.node, s.checkpoint_id, s.usage
-  from unnest($28::bigint[], $29::int[], $30::text[], $31::uuid[], $32::jsonb[])
+  from unnest($29::bigint[], $30::int[], $31::text[], $32::uuid[], $33::jsonb[])
     as s(n, step, node, checkpoint_id, usage)
   join owned o on o.n = s.n
   on conflict do nothing
 ), new_intents as (
   insert into tool_intents (tenant_id, run_id, call_id, step, tool, tool_class, key, args)
   select o.tenant_id, o.run_id, i.call_id, i.step, i.tool, i.tool_class, i.key, i.args
-  from unnest($33::bigint[], $34::text[], $35::int[], $36::text[], $37::text[], $38::text[], $39::bytea[])
+  from unnest($34::bigint[], $35::text[], $36::int[], $37::text[], $38::text[], $39::text[], $40::bytea[])
     as i(n, call_id, step, tool, tool_class, key, args)
   join owned o on o.n = i.n
   on conflict do nothing
 ), new_events as (
   insert into events (tenant_id, run_id, epoch, seq, body)
   select o.tenant_id, o.run_id, o.epoch, e.seq, e.body
-  from unnest($40::bigint[], $41::int[], $42::bytea[]) as e(n, seq, body) join owned o on o.n = e.n
+  from unnest($41::bigint[], $42::int[], $43::bytea[]) as e(n, seq, body) join owned o on o.n = e.n
   on conflict do nothing
 )
 select o.n, coalesce(m.queued, 0) as queued from owned o left join moved m on m.n = o.n
@@ -146,7 +148,7 @@ COMMIT_ASKING = COMMIT.replace(
   insert into questions (tenant_id, thread_id, question_id, run_id, key, kind, call_id, expects, others_only,
     requested_by)
   select o.tenant_id, o.thread_id, q.id, o.run_id, q.key, q.kind, q.call_id, q.expects, q.others_only, q.requested_by
-  from unnest($43::bigint[], $44::jsonb[]) as a(n, asked)
+  from unnest($44::bigint[], $45::jsonb[]) as a(n, asked)
   join owned o on o.n = a.n
   cross join lateral jsonb_to_recordset(a.asked)
     as q(id text, key text, kind text, call_id text, expects jsonb, others_only boolean, requested_by text)
@@ -169,14 +171,21 @@ COMMIT_AMENDING = COMMIT_ASKING.replace(
   update checkpoints c set
     head = a.head, first_items = string_to_array(a.first_items, ',')::bigint[],
     last_items = string_to_array(a.last_items, ',')::bigint[]
-  from unnest($45::bigint[], $46::uuid[], $47::bytea[], $48::text[], $49::text[])
+  from unnest($46::bigint[], $47::uuid[], $48::bytea[], $49::text[], $50::text[])
     as a(n, checkpoint_id, head, first_items, last_items)
-  join owned o on o.n = a.n and o.last_number >= o.stored_number
+  join owned o on o.n = a.n and o.newest
   where c.tenant_id = o.tenant_id and c.thread_id = o.thread_id and c.checkpoint_id = a.checkpoint_id
+), dropped as (
+  delete from checkpoint_items x using unnest($51::bigint[], $52::bigint[]) as d(n, number)
+  join owned o on o.n = d.n and o.newest
+  where x.tenant_id = o.tenant_id and x.thread_id = o.thread_id and x.number = d.number
 )
 select o.n,""",
 )
-"""The same for a group in which a run amends its newest checkpoint. A write that arrives late amends nothing."""
+"""The same for a group in which a run amends its newest checkpoint, or takes its amendments back with their items.
+
+A write that arrives late amends nothing.
+"""
 
 assert len({COMMIT, COMMIT_ASKING, COMMIT_AMENDING}) == 3, "questions or amendments would be lost"
 

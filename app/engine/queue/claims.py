@@ -65,8 +65,8 @@ _decode = msgspec.json.decode
 encode = msgspec.json.Encoder().encode
 
 _ACCEPTED = (
-    "agent", "metadata", "epoch", "attempt", "head", "last_number", "assistant_config", "assistant_context", "ordinal",
-    "created_at",
+    "agent", "metadata", "epoch", "attempt", "head", "last_number", "last_value_number", "assistant_config",
+    "assistant_context", "ordinal", "created_at",
 )  # fmt: skip
 """Fields of a run that the accept statement returns; the others are those of its entry."""
 

@@ -12,7 +12,8 @@ from app.engine.tables import runs
 from app.infra.db.columns import select_list, sql_type, stored_fields
 
 BEFORE = """
-      jsonb_build_object('head', t.head, 'last_number', t.last_number, 'status', t.status, 'error', t.error,
+      jsonb_build_object('head', t.head, 'last_number', t.last_number, 'last_value_number', t.last_value_number,
+        'status', t.status, 'error', t.error,
         'interrupts', t.interrupts, 'answered', t.answered)
 """.strip()
 """The thread as a run finds it when it starts, restored by a rollback."""
@@ -36,7 +37,7 @@ with entry as (
     case when starts then run_id end, 1, (delay = 0 and not starts)::int, temporary
   from known where create_thread and not strict
   on conflict do nothing
-  returning tenant_id, thread_id, head, last_number, runs as ordinal, metadata, live_run, answered
+  returning tenant_id, thread_id, head, last_number, last_value_number, runs as ordinal, metadata, live_run, answered
 ), turned as (
   update threads t set
     runs = t.runs + 1,
@@ -51,7 +52,8 @@ with entry as (
   from known k<decided>
   where t.thread_id = k.thread_id and t.tenant_id is not distinct from k.tenant_id
     and not (k.multitask_strategy = 'reject' and (t.live_run is not null or t.queued > 0))<turned>
-  returning t.tenant_id, t.thread_id, t.head, t.last_number, t.runs as ordinal, t.metadata, t.live_run, t.answered
+  returning t.tenant_id, t.thread_id, t.head, t.last_number, t.last_value_number, t.runs as ordinal, t.metadata,
+    t.live_run, t.answered
 ), placed as (
   select * from born union all select * from turned
 ), made as (
@@ -67,7 +69,8 @@ with entry as (
   returning tenant_id, run_id, metadata, ordinal, epoch, attempts, status, created_at
 )
 select e.n, k.graph_id as agent, k.config::text as assistant_config, k.context::text as assistant_context,
-  p.head, p.last_number, p.live_run, p.answered::text as answered, m.ordinal, m.epoch, m.attempts as attempt,
+  p.head, p.last_number, p.last_value_number, p.live_run, p.answered::text as answered,
+  m.ordinal, m.epoch, m.attempts as attempt,
   m.status, m.created_at, m.metadata::text as metadata, k.n is not null as has_assistant,
   case when m.run_id is null then
     (select true from threads t
@@ -259,7 +262,8 @@ _CLAIM = """
         || case when <ended_pause> then '{"status": "interrupted"}'::jsonb else '{}' end end
   from due d join runs r on r.run_id = d.run_id and r.tenant_id is not distinct from d.tenant_id
   where t.thread_id = d.thread_id and t.tenant_id is not distinct from d.tenant_id and t.live_run is null
-  returning t.tenant_id, t.thread_id, t.live_run, t.head, t.last_number, t.answered, r.reason as was
+  returning t.tenant_id, t.thread_id, t.live_run, t.head, t.last_number, t.last_value_number, t.answered,
+    r.reason as was
 ), claimed as (
   update runs r set
     status = 'running', reason = 'claimed', epoch = r.epoch + 1, owner = $1,
@@ -268,7 +272,8 @@ _CLAIM = """
   from turned t
   where r.run_id = t.live_run and r.tenant_id is not distinct from t.tenant_id
   returning <claimed>, r.attempts as attempt, octet_length(r.request) as request_bytes,
-    t.head, t.last_number, t.answered::text as answered, t.was in ('recovered', 'cut') as crashed_mid_step,
+    t.head, t.last_number, t.last_value_number, t.answered::text as answered,
+    t.was in ('recovered', 'cut') as crashed_mid_step,
     (t.was = 'recovered' or t.was = 'cut' and r.attempts > 1) as suspect
 )
 select c.*, coalesce(a.graph_id, '') as agent, coalesce(a.config, '{}')::text as assistant_config,

@@ -8,6 +8,7 @@ from typing import Annotated, Any, TypeVar
 from uuid import UUID, uuid5
 
 import msgspec
+from sqlalchemy import Row
 
 from app.agents.langgraph.session import update_of, values_of
 from app.agents.langgraph.store import read_operation
@@ -124,30 +125,31 @@ class ThreadOperations:
                 raise Conflict(f"Thread {write.thread} has been changed meanwhile: read it again, then write.")
             if thread.live_run is not None or thread.queued:
                 raise Conflict(f"Thread {write.thread} has a live or queued run, which alone writes its checkpoints.")
-            return str(await self._apply(session, (tenant_id, thread_id), thread.last_number, write))
+            return str(await self._apply(session, (tenant_id, thread_id), thread, write))
 
     async def _apply(
-        self, session: Writer, thread: tuple[UUID, UUID], last_number: int, write: WriteCheckpoint
+        self, session: Writer, thread: tuple[UUID, UUID], locked: Row[Any], write: WriteCheckpoint
     ) -> UUID:
-        state, step = State(last_number), FIRST_STEP - 1
+        numbers = (locked.last_number, locked.last_value_number)
+        state, step = State(*numbers), FIRST_STEP - 1
         if write.at is not None:
             row = await queries.base(session, *thread, write.at)
             if row is None:
                 raise Conflict(f"Thread {write.thread} has been pruned meanwhile: read it again, then write.")
-            snapshot = await offload(size_of(row), read, row, last_number)
+            snapshot = await offload(size_of(row), read, row, *numbers)
             state, step = snapshot.state, snapshot.step
         update = update_of(write.changes)
-        await offload(state.effort(update), state.apply, update)
+        await offload(state.effort(update), state.apply if write.added else state.amend, update)
         items = [(number, pack(body)) for number, body in state.take_items()]
         if not write.added:
             assert write.at is not None
-            await queries.amend(session, thread, AmendedCheckpoint.of(write.at, state), items, state.last_number)
+            await queries.amend(session, thread, AmendedCheckpoint.of(write.at, state), items, state)
             return write.at
         entry = CheckpointEntry.of(
             state, parent_id=write.at, source=write.source or "update", step=step + 1, following=()
         )
         run_id = _uuid(write.run_id)
-        await queries.add_checkpoints(session, thread, [NewCheckpoint(entry, items, state.last_number)], run_id)
+        await queries.add_checkpoints(session, thread, [NewCheckpoint.of(entry, items, state)], run_id)
         return entry.checkpoint_id
 
     async def _copy(self, principal: Principal, which: CopyThread) -> None:

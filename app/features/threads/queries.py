@@ -11,6 +11,7 @@ from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from app.base.ids import new_id
 from app.base.offload import MAX_ANSWER_BYTES
+from app.domain.state import State
 from app.engine.checkpoints.entry import AmendedCheckpoint, CheckpointEntry
 from app.engine.checkpoints.sql import COLUMNS, ITEMS, STORED, TO_LATEST
 from app.engine.tables import checkpoint_items, checkpoints, threads
@@ -207,7 +208,7 @@ async def history(session: Reader, tenant_id: UUID, thread_id: UUID, span: Histo
 
 
 _LOCK = ScopedStatement(
-    "select live_run, queued, metadata, interrupts, head, last_number from threads t"
+    "select live_run, queued, metadata, interrupts, head, last_number, last_value_number from threads t"
     " where tenant_id = :tenant and thread_id = :thread and not temporary<owned> for update",
     _OWN,
 )
@@ -251,11 +252,21 @@ async def base(session: Reader, tenant_id: UUID, thread_id: UUID, checkpoint_id:
 
 
 class NewCheckpoint(NamedTuple):
-    """A checkpoint to write, its new log items, and the number of the thread's last item after it."""
+    """A checkpoint to write, its new log items, and the numbers of the thread's last items after it."""
 
     entry: CheckpointEntry
     items: Sequence[tuple[int, bytes]]
-    last_number: int
+    numbers: dict[str, int]
+
+    @classmethod
+    def of(cls, entry: CheckpointEntry, items: Sequence[tuple[int, bytes]], state: State) -> "NewCheckpoint":
+        """Return the checkpoint ``entry`` of ``state``."""
+        return cls(entry, items, numbers_of(state))
+
+
+def numbers_of(state: State) -> dict[str, int]:
+    """Return the columns of a thread that number its log items."""
+    return {"last_number": state.last_number, "last_value_number": state.last_value_number}
 
 
 async def _add_items(session: Writer, thread: tuple[UUID, UUID], items: Sequence[tuple[int, bytes]]) -> None:
@@ -276,13 +287,13 @@ async def add_checkpoints(
     await _add_items(session, thread, [item for one in new for item in one.items])
     heads = [{**owner, **msgspec.structs.asdict(one.entry), "next": list(one.entry.next)} for one in new]
     await session.execute(sa.insert(checkpoints), heads)
-    entry, last_number = new[-1].entry, new[-1].last_number
+    entry = new[-1].entry
     await session.execute(
         sa.update(threads)
         .where(threads.c.tenant_id == thread[0], threads.c.thread_id == thread[1])
         .values(
             head=entry.checkpoint_id,
-            last_number=last_number,
+            **new[-1].numbers,
             status="interrupted" if entry.next else "idle",
             error=sa.null(),
             interrupts=sa.null(),
@@ -305,7 +316,7 @@ async def amend(
     thread: tuple[UUID, UUID],
     amended: AmendedCheckpoint,
     items: Sequence[tuple[int, bytes]],
-    last_number: int,
+    state: State,
 ) -> None:
     """Give a checkpoint of a thread (tenant, thread) other values; ``items`` are new in the thread's log."""
     await _add_items(session, thread, items)
@@ -318,7 +329,7 @@ async def amend(
     await session.execute(
         sa.update(threads)
         .where(threads.c.tenant_id == thread[0], threads.c.thread_id == thread[1])
-        .values(last_number=last_number)
+        .values(**numbers_of(state))
     )
 
 
@@ -406,11 +417,11 @@ async def keep_latest(session: Writer, tenant_id: UUID, thread_ids: Sequence[UUI
 
 
 _COPY = (
-    """insert into threads (tenant_id, thread_id, metadata, config, status, error, interrupts, head, last_number, runs,
-         ttl_minutes, keep_minutes, lineage)
+    """insert into threads (tenant_id, thread_id, metadata, config, status, error, interrupts, head, last_number,
+         last_value_number, runs, ttl_minutes, keep_minutes, lineage)
        select tenant_id, :copy, metadata || cast(:metadata as jsonb), config,
          case when live_run is null then status else 'idle' end,
-         error, cast(:interrupts as jsonb), head, last_number, runs, ttl_minutes, keep_minutes,
+         error, cast(:interrupts as jsonb), head, last_number, last_value_number, runs, ttl_minutes, keep_minutes,
          coalesce(lineage, thread_id)
        from threads where tenant_id = :tenant and thread_id = :thread and not temporary""",
     """insert into checkpoints (tenant_id, thread_id, checkpoint_id, parent_id, run_id, source, step, next, head,

@@ -6,6 +6,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+from sqlalchemy import Row
 
 from app.agents.port import END_NODE, START_NODE, Agent, Agents, StateWriting
 from app.base.errors import BadRequest, Conflict, Invalid, NotFound, TooLarge
@@ -70,9 +71,9 @@ class StateWriter:
         if thread.live_run is not None or thread.queued:
             raise Conflict("This thread has a live or queued run: write its state when all runs have ended.")
         agent = self._agent(thread.metadata)
-        base = BaseState(state=State(thread.last_number))
+        base = BaseState(state=State(thread.last_number, thread.last_value_number))
         if at != origin_id(thread_id) and (at is not None or thread.head is not None):
-            base = await self._base(session, tenant_id, thread_id, at or thread.head, thread.last_number)
+            base = await self._base(session, tenant_id, thread_id, at or thread.head, thread)
         base.thread_id = thread_id
         return await self._write(session, (tenant_id, thread_id), agent, base, updates)
 
@@ -113,11 +114,11 @@ class StateWriter:
             )
         return agent
 
-    async def _base(self, session: Writer, tenant_id: UUID, thread_id: UUID, at: UUID, last_number: int) -> BaseState:
+    async def _base(self, session: Writer, tenant_id: UUID, thread_id: UUID, at: UUID, thread: Row[Any]) -> BaseState:
         row = await queries.base(session, tenant_id, thread_id, at)
         if row is None:
             raise NotFound(f"Checkpoint {at} not found in thread {thread_id}")
-        snapshot = await offload(size_of(row), read, row, last_number)
+        snapshot = await offload(size_of(row), read, row, thread.last_number, thread.last_value_number)
         return BaseState(state=snapshot.state, checkpoint_id=at, step=snapshot.step, next=snapshot.next, node=row.node)
 
     async def _write(
@@ -145,7 +146,7 @@ class StateWriter:
             following=following,
         )
         items = await offload(body_bytes.get(), _packed, base.state.take_items())
-        return NewCheckpoint(entry, items, base.state.last_number)
+        return NewCheckpoint.of(entry, items, base.state)
 
 
 def _checkpoint_id(reference: dict[str, Any]) -> Any:

@@ -38,6 +38,21 @@ def say(state: MessagesState) -> dict[str, Any]:
 chat = StateGraph(MessagesState).add_node("say", say).add_edge(START, "say").compile()
 
 
+async def attend(state: MessagesState) -> None:
+    """Let the superstep go on while its other node has finished, so that the writes of that are stored early."""
+    await asyncio.sleep(0.05)
+
+
+attended = (
+    StateGraph(MessagesState)
+    .add_node("say", say)
+    .add_node("attend", attend)
+    .add_edge(START, "say")
+    .add_edge(START, "attend")
+    .compile()
+)
+
+
 def recite_messages(state: MessagesState) -> dict[str, Any]:
     said = "|".join(str(one.content) for one in state["messages"])
     if state["messages"][-1].content == "spoil":

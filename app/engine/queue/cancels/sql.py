@@ -1,5 +1,6 @@
 """SQL of cancels: end, delete or roll back runs, and reopen the questions that they closed."""
 
+from app.domain.state import FIRST_VALUE
 from app.engine.queue.sql import ENDED_PAUSE, forget_tool_calls
 
 GRACE_SECONDS = 1.5
@@ -101,7 +102,8 @@ with <deleted>, restored as (
   delete from checkpoint_items x
   using deleted g join threads t on t.tenant_id = g.tenant_id and t.thread_id = g.thread_id
   where x.tenant_id = g.tenant_id and x.thread_id = g.thread_id
-    and x.number > coalesce((t.before->>'last_number')::bigint, 0)
+    and x.number > case when x.number > 0 then coalesce((t.before->>'last_number')::bigint, 0)
+      else <first_value> + coalesce((t.before->>'last_value_number')::bigint, t.last_value_number) end
 ), no_checkpoints as (
   delete from checkpoints x using deleted g
   where x.tenant_id = g.tenant_id and x.thread_id = g.thread_id and x.run_id = g.run_id
@@ -132,7 +134,8 @@ deleted as (
 
 def _roll_back(deleted: str, queued: str, is_on: str) -> str:
     statement = _ROLL_BACK.replace("<deleted>", deleted.strip()).replace("<queued>", queued)
-    return statement.replace("<is_on>", is_on).replace("<intents>", forget_tool_calls("deleted"))
+    statement = statement.replace("<is_on>", is_on).replace("<intents>", forget_tool_calls("deleted"))
+    return statement.replace("<first_value>", f"({FIRST_VALUE})")
 
 
 ROLL_BACK = _roll_back(_DELETE_LIVE, "t.queued", "t.live_run = g.run_id")
