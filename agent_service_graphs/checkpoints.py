@@ -28,6 +28,9 @@ from agent_service_graphs.stored_values import Change, StoredValues
 COUNTERS = "counters_since_delta_snapshot"
 """The metadata that counts the updates of channels which this checkpoint does not hold (LangGraph's DeltaChannel)."""
 
+BRANCHING = frozenset({"fork", "update"})
+"""Sources of checkpoints at which a branch may begin. They count as steps, though no node has run."""
+
 
 class Record:
     """A checkpoint in one namespace, with the writes of its tasks: (task, index) → (path, channel, value)."""
@@ -87,7 +90,8 @@ class Answers:
 class Document:
     """The thread's graph as stored: its checkpoint, its subgraphs' checkpoints, and what changed since the last report.
 
-    Used from the event loop and from the threads of sync nodes.
+    Used from the event loop and from the threads of sync nodes. ``branchings``: how many ancestors of the checkpoint,
+    itself included, begin a branch; without them a step has the same number on each branch.
     """
 
     def __init__(
@@ -112,6 +116,7 @@ class Document:
         self.touched: set[int] = set()
         self._snapshots: set[str] = set()
         self.is_of_run = False
+        self.branchings = 0
         self.dirty = False
         self.used: list[str] = []
         self._sent_writes: list[tuple[str, str, int, int]] = []
@@ -141,6 +146,7 @@ class Document:
         metadata = {**ids, **head["metadata"], **typed}
         self.root = Record(checkpoint_of(head, channels), metadata, head["parent"])  # type: ignore[arg-type]
         self.is_of_run = head["run"] == self.run_id
+        self.branchings = head.get("branchings", int(metadata.get("source") == "fork"))
         self._shown = head.get("shown", [])
         self.used = head.get("used", []) if self.is_of_run else []
 
@@ -179,6 +185,7 @@ class Document:
             self._stale.discard(namespace)
             self._changes[NAMESPACE + namespace] = None
         self.root = record
+        self.branchings += record.metadata.get("source") in BRANCHING
         self._stale.add("")
         self.dirty = True
 
@@ -263,6 +270,8 @@ class Document:
             about["used"] = self.used
         if self._shown:
             about["shown"] = self._shown
+        if self.branchings:
+            about["branchings"] = self.branchings
         return {**head_of(root.checkpoint, root.metadata, self.codec, self.run_id), **about}
 
     def records(self) -> list[Record]:

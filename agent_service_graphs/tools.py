@@ -106,16 +106,13 @@ class ToolCaller:
         return {"name": name, "args": given, "key": key, "call_id": call_id, "attempt": task.node_attempt}
 
     def _place(self) -> str:
-        """Return where in the graph a call is made: the same when its superstep runs again.
-
-        A fork begins with a checkpoint of its own, which LangGraph counts as a step.
-        """
+        """Return where in the graph a call is made: the same when its superstep runs again, also on another branch."""
         about = ensure_config().get("metadata") or {}
-        root = None if self.document is None else self.document.root
-        of_root: Any = {} if root is None else root.metadata
-        ids, steps = str(about.get("langgraph_checkpoint_ns", "")), [of_root.get("step", ""), about["langgraph_step"]]
-        if of_root.get("source") == "fork":
-            steps = [steps[0] - 1, steps[1] - ("|" not in ids)]
+        document = self.document
+        of_root: Any = {} if document is None or document.root is None else document.root.metadata
+        branchings = 0 if document is None else document.branchings
+        ids, step = str(about.get("langgraph_checkpoint_ns", "")), about["langgraph_step"]
+        steps = [of_root.get("step", 0) - branchings, step if "|" in ids else step - branchings]
         path = [one for one in about.get("langgraph_path") or () if isinstance(one, (str, int))]
         return f"{steps[0]}/{re.sub(r':[^|]*', '', ids)}/{steps[1]}/{path}"
 

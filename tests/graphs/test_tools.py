@@ -115,19 +115,66 @@ async def test_a_fork_asks_before_it_repeats_an_unsafe_call(client: LangGraphCli
     assert len(effects(hosted, thread)) == 1
 
 
-async def test_a_fork_asks_before_it_repeats_an_unsafe_call_of_a_node(client: LangGraphClient, hosted: Served) -> None:
+async def settled(client: LangGraphClient, thread: str, graph: str, values: Any, left: int) -> Any:
+    """Answer ``left`` reviews, which are all that is asked, one run after the other."""
+    while questions := values.get("__interrupt__"):
+        assert {one["value"]["type"] for one in questions} == {"tool_review"}
+        left -= len(questions)
+        answers = {one["id"]: {"action": "done", "result": "it was paid"} for one in questions}
+        values = await client.runs.wait(thread, graph, command={"resume": answers})
+    assert left == 0
+    return values
+
+
+async def before_node(client: LangGraphClient, thread: str, node: str) -> str:
+    """Return the first checkpoint from which ``node`` runs next."""
+    history: Any = await client.threads.get_history(thread, limit=50)
+    return [str(one["checkpoint"]["checkpoint_id"]) for one in history if one["next"] == [node]][-1]
+
+
+async def test_a_fork_asks_before_it_repeats_any_unsafe_call_behind_it(client: LangGraphClient, hosted: Served) -> None:
+    """Calls that nodes make themselves: in a loop, in tasks sent at once, in a subgraph; from a fork, a fork of that
+    fork, and a checkpoint that a client has written."""
     thread = await new_thread(client)
-    await client.runs.wait(thread, "by_step", input={"text": ""})
-    history: Any = await client.threads.get_history(thread, limit=20)
-    before = next(one for one in history if one["next"] == ["pay_once"])
-    values: Any = await client.runs.wait(
-        thread, "by_step", input=None, checkpoint_id=before["checkpoint"]["checkpoint_id"]
+    await client.runs.wait(thread, "errands", input={"text": ""})
+    paid = effects(hosted, thread)
+    assert len(paid) == 5
+    start = await before_node(client, thread, "begin")
+    for _ in range(2):
+        values: Any = await client.runs.wait(thread, "errands", input=None, checkpoint_id=start)
+        values = await settled(client, thread, "errands", values, 5)
+        assert set(values["answers"]) == {"it was paid"}
+        history: Any = await client.threads.get_history(thread, limit=50)
+        start = next(
+            one["checkpoint"]["checkpoint_id"] for one in reversed(history) if one["metadata"]["source"] == "fork"
+        )
+    values = await client.runs.wait(
+        thread, "errands", input=None, checkpoint_id=await before_node(client, thread, "rest")
     )
-    (question,) = values["__interrupt__"]
-    assert question["value"]["type"] == "tool_review"
-    values = await answered(client, thread, "by_step", question, {"action": "done", "result": "it was paid"})
-    assert values["answers"] == ["it was paid"]
-    assert len(effects(hosted, thread)) == 1
+    await settled(client, thread, "errands", values, 4)
+    await client.threads.update_state(thread, {"text": "other"}, as_node="__start__", checkpoint_id=start)
+    values = await client.runs.wait(thread, "errands", input=None)
+    await settled(client, thread, "errands", values, 5)
+    assert effects(hosted, thread) == paid
+
+
+async def test_a_fork_asks_before_it_repeats_a_call_of_a_node_that_asked(
+    client: LangGraphClient, hosted: Served
+) -> None:
+    thread = await new_thread(client)
+    values: Any = await client.runs.wait(thread, "by_node", input={"text": ""})
+    asked_at = await before_node(client, thread, "pay_and_ask")
+    values = await client.runs.wait(thread, "by_node", input=None, checkpoint_id=asked_at)  # while it is asked
+    for _ in range(2):
+        for _ in range(2):  # its two calls
+            (question,) = values["__interrupt__"]
+            assert question["value"]["type"] == "tool_review"
+            values = await answered(client, thread, "by_node", question, {"action": "done", "result": "paid"})
+        (question,) = values["__interrupt__"]
+        values = await answered(client, thread, "by_node", question, "yes")
+        assert values["answers"] == ["paid", "paid", "yes"]
+        values = await client.runs.wait(thread, "by_node", input=None, checkpoint_id=asked_at)  # when it is answered
+    assert len(effects(hosted, thread)) == 2
 
 
 async def test_each_answer_counts_for_the_call_that_it_was_given_for(client: LangGraphClient, hosted: Served) -> None:

@@ -145,17 +145,23 @@ class ResumeState(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def load_resume_state(
-    database: Database, claimed: ClaimedRun, given: Mapping[str, Any], calls: OpenCalls | None, *, branches: bool
+    database: Database,
+    claimed: ClaimedRun,
+    given: Mapping[str, Any],
+    calls: OpenCalls | None,
+    *,
+    branches: bool,
+    base: UUID | None,
 ) -> ResumeState:
     """Load what is known of the work that ``claimed`` resumes, in one statement; ``given`` are its answers.
 
     Unresolved calls are limited to those open in its state (None: any, as its input may open others). Answers count for
     questions that this run closed when it was accepted; a run accepted by an older version closed none. A run that
-    ``branches`` off asks again under new ids.
+    ``branches`` off asks again under new ids. ``base``: the checkpoint that it goes on from.
     """
     run = (claimed.tenant_id, claimed.thread_id, claimed.run_id, claimed.crashed_mid_step)
     async with database.tenant_connection(claimed.tenant_id) as connection:
-        rows = await connection.fetch(LOAD_RESUME_STATE, *run, *(calls or (None, None)))
+        rows = await connection.fetch(LOAD_RESUME_STATE, *run, *(calls or (None, None)), branches, base)
     answers: dict[str, Any] = {}
     asked: dict[str, str] = {}
     closed: set[str] = set()

@@ -65,7 +65,9 @@ async def load_thread(database: Database, cache: StateCache, claimed: ClaimedRun
         branches = loaded.written or request.checkpoint_id is not None
         changes = request.has_values and loaded.run_id != claimed.run_id
         calls = None if changes else open_calls(loaded.state)
-        loaded.past = await load_resume_state(database, claimed, request.answers, calls, branches=branches)
+        loaded.past = await load_resume_state(
+            database, claimed, request.answers, calls, branches=branches, base=loaded.checkpoint_id
+        )
     return loaded
 
 

@@ -17,6 +17,9 @@ with root as (
 ), named as (
   select jsonb_path_query(before, '$.interrupts.*[*].id') #>> '{}' as id from root
   union select question_id from questions where tenant_id = $1 and thread_id = $2 and closed_by = $3
+), base as (
+  select r.ordinal from checkpoints c join runs r on r.tenant_id = c.tenant_id and r.run_id = c.run_id
+  where c.tenant_id = $1 and c.thread_id = $2 and c.checkpoint_id = $8
 )
 select true as is_call, i.call_id as id, i.key, r.run_id, r.thread_id, false as open, i.created_at
 from family f
@@ -27,7 +30,8 @@ where (r.run_id = $3 and $4) or (r.run_id <> $3 and (
     r.status in ('running', 'error', 'timeout')
     or r.reason in ('recovered', 'cut', 'handover', 'cancelled', 'superseded', 'review')
     or (i.tool_class in ('unsafe', 'reconcilable')
-      and exists (select from steps s where s.tenant_id = $1 and s.run_id = r.run_id and s.step > i.step)
+      and ($7 or r.ordinal < (select ordinal from base)
+        or exists (select from steps s where s.tenant_id = $1 and s.run_id = r.run_id and s.step > i.step))
       and not exists (
         select from jsonb_array_elements(r.interrupts) as a(asked)
         left join questions q
@@ -45,9 +49,10 @@ order by 7 nulls first
 """Unresolved calls, and the questions that were open when the run started, with those that it answers.
 
 A call is unresolved if its owner died, if its run was stopped in the middle of a step, or (if it cannot be repeated)
-if any run of the thread or its copies continued beyond it, unless the call still waits for an answer, or if its run
-was deleted. Limited to what the run may call again: the calls $5, those of this run, and those of runs from the id
-$6; without $5 all. An intent's id is its call's, or that with a blank and 16 digits (``call_questions.intent_id``).
+if any run of the thread or its copies continued beyond it, or it is of another branch: this run branches off ($7), or
+its base, the checkpoint $8, is of a later run. Not if the call still waits for an answer. Also if its run was deleted.
+Limited to what the run may call again: the calls $5, those of this run, and those of runs from the id $6; without $5
+all. An intent's id is its call's, or that with a blank and 16 digits (``call_questions.intent_id``).
 """
 
 COMMIT = """

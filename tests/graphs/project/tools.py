@@ -3,7 +3,7 @@
 import os
 import signal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from graphs import Draft, effect  # type: ignore[import-not-found]
 from langchain_core.messages import AIMessage
@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import StructuredTool
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
-from langgraph.types import interrupt
+from langgraph.types import Send, interrupt
 
 
 def pay(amount: int, config: RunnableConfig) -> str:
@@ -95,4 +95,40 @@ by_step = (
     .add_edge("begin", "pay_once")
     .compile()
 )
+
+
+class Bill(TypedDict):
+    amount: int
+
+
+def pay_each(state: Bill, config: RunnableConfig) -> Draft:
+    """Calls a tool in a task that another node has sent."""
+    return {"answers": [unsafe.invoke(dict(state), config)]}
+
+
+def rest(state: Draft) -> Draft:
+    return {}
+
+
+def again(state: Draft) -> list[Send] | str:
+    """Send two payments when two have been made, and end after them."""
+    done = len(state["answers"])
+    return "pay_once" if done < 2 else [Send("pay_each", {"amount": one}) for one in (1, 2)] if done < 4 else "child"
+
+
+errands = (
+    StateGraph(Draft)
+    .add_node(begin)
+    .add_node(pay_once)
+    .add_node(rest)
+    .add_node(pay_each)
+    .add_node("child", by_step)
+    .add_edge(START, "begin")
+    .add_edge("begin", "pay_once")
+    .add_edge("pay_once", "rest")
+    .add_edge("pay_each", "rest")
+    .add_conditional_edges("rest", again, ["pay_once", "pay_each", "child"])
+    .compile()
+)
+"""Payments far behind the beginning: in a loop, in tasks that are sent at once, and in a subgraph."""
 within = StateGraph(Draft).add_node("child", by_node).add_edge(START, "child").compile()
