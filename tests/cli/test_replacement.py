@@ -17,7 +17,7 @@ from tests.cli.commands import PEPPER, Running
 from tests.long_form import FULL
 from tests.waiting import until
 
-REPLACEMENTS = int(os.environ.get("REPLACEMENTS", "20" if FULL else "2"))
+REPLACEMENTS = int(os.environ.get("REPLACEMENTS", "20" if FULL else "3"))
 """How many workers are replaced. For a long run: ``REPLACEMENTS=100 pytest -n 0 -s tests/cli/test_replacement.py``."""
 
 pytestmark = pytest.mark.timeout(540 + 12 * REPLACEMENTS)

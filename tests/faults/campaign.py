@@ -49,6 +49,9 @@ FAULTS = {
 STARTING = 0.05
 """Share of the faults that may hit a server that is still starting."""
 
+PROGRESS = 50
+"""Threads between two lines of progress."""
+
 REFUSED = 0.03
 """Share of the model requests that fail at the provider."""
 
@@ -143,17 +146,17 @@ class Chaos:
             self.log.append((round(started_at, 2), round(time.monotonic(), 2), f"{fault} {index}"))
 
     async def _pick_server(self) -> int:
-        """Wait for a server that answers and return its index; sometimes return any, so that some die during start-up.
+        """Wait until most servers answer and return the index of one; sometimes return any, so that some die starting.
 
         Otherwise a busy machine, where a start takes longer than the pause between faults, would never have a server.
         """
-        bases = self._fleet.bases()
+        bases, any_will_do = self._fleet.bases(), self._rng.random() < STARTING
         async with httpx.AsyncClient(timeout=1.0) as http:
-            while not self._stop.is_set() and self._rng.random() > STARTING:
-                for index in self._rng.sample(range(len(bases)), len(bases)):
-                    with contextlib.suppress(httpx.HTTPError):
-                        if (await http.get(f"{bases[index]}/health/live")).is_success:
-                            return index
+            while not self._stop.is_set() and not any_will_do:
+                await asyncio.to_thread(self._fleet.start_exited)
+                live = [index for index, base in enumerate(bases) if await _is_live(http, base)]
+                if len(live) > len(bases) // 2:
+                    return self._rng.choice(live)
                 await self._stopped(0.1)
         return self._rng.randrange(len(bases))
 
@@ -202,6 +205,12 @@ class Chaos:
 
     def stop(self) -> None:
         self._stop.set()
+
+
+async def _is_live(http: httpx.AsyncClient, base: str) -> bool:
+    with contextlib.suppress(httpx.HTTPError):
+        return (await http.get(f"{base}/health/live")).is_success
+    return False
 
 
 async def campaign(
@@ -254,6 +263,8 @@ async def run_threads(driver: Driver, chaos: Chaos, threads: list[list[Program]]
         async with slots:
             if time.monotonic() < until:
                 await driver.converse(number, threads[number])
+        if number % PROGRESS == PROGRESS - 1:
+            sys.stderr.write(f"{len(driver.records)} runs, {chaos.done.total()} faults\n")
 
     results = await asyncio.gather(*map(one, range(len(threads))), return_exceptions=True)
     chaos.stop()

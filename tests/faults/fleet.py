@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -16,6 +17,8 @@ from tests.ports import free_port
 
 AGENTS = Path(__file__).parent / "agents" / "agents.toml"
 LEASE_SECONDS = 3
+STARTS_FAIL = re.compile(r"before it was ready|database cannot be reached|port \d+ is in use")
+"""What a server prints that exits because it could not start."""
 
 
 class Witness:
@@ -110,22 +113,35 @@ class Fleet:
             time.sleep(pause)
 
     def roll(self, index: int) -> None:
-        """Stop gracefully with SIGTERM, then start again.
-
-        A server whose first worker was killed before it was ready has exited already.
-        """
+        """Stop gracefully with SIGTERM, then start again."""
+        self.start_exited()
         server = self.servers[index]
-        if server.process.poll() is None:
-            code = server.stop()
-            lines = [line for line in server.log.read_text().splitlines() if "request_refused" not in line]
-            output = "\n".join(lines[-40:])
-            assert code == 0 or "before it was ready" in output, f"exit code {code} after SIGTERM: {output}"
+        code = server.stop()
+        output = _output(server)
+        assert code == 0 or STARTS_FAIL.search(output), f"exit code {code} after SIGTERM: {output}"
         self.restart(index)
+
+    def start_exited(self) -> None:
+        """Start servers again that have exited, as an orchestrator does.
+
+        A server exits whose first worker was killed, or found no database, before it was ready; or whose predecessor's
+        last worker still listens, since it has not noticed yet that its parent was killed. Any other is an error.
+        """
+        for index, server in enumerate(self.servers):
+            if server.process.poll() is not None:
+                output = _output(server)
+                assert STARTS_FAIL.search(output), f"exited with {server.process.returncode}: {output}"
+                self.restart(index)
 
     def close(self) -> None:
         for server in self.servers:
             kill_tree(server.process.pid)
             server.process.wait(10)
+
+
+def _output(server: Served) -> str:
+    lines = [line for line in server.log.read_text().splitlines() if "request_refused" not in line]
+    return "\n".join(lines[-40:])
 
 
 def kill_tree(pid: int) -> None:
