@@ -18,6 +18,8 @@ from app.engine.execution.questions import OpenQuestion
 WORDS = ("description", "question", "message", "prompt", "text", "problem")
 """Members of a value that say what is asked, the best first."""
 
+_WITH_ADDRESS = ("elicitation", "auth_required")
+"""Types of questions whose ``url`` a person opens."""
 _ABOUT_A_CALL = ("tool_approval", "tool_review", CLIENT_TOOL_CALL)
 _APPROVING = (True, "approve", "accept", "edit", "retry")
 _NO_QUESTION = "0" * 32
@@ -90,7 +92,11 @@ def words_of(value: Any) -> str:
         problem = f"\n{value['problem']}" if value.get("problem") else ""
         return f"Did this call happen? {call.name} with {call.arguments}{problem}"
     said = [_first_words(one) for one in _requests_in(value)]
-    return "\n\n".join(one for one in said if one) or _first_words(value)
+    words = "\n\n".join(one for one in said if one) or _first_words(value)
+    url = value.get("url")
+    if value.get("type") in _WITH_ADDRESS and isinstance(url, str) and url not in words:
+        words = f"{words}\n{url}"
+    return words
 
 
 def _first_words(members: Mapping[str, Any]) -> str:

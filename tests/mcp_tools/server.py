@@ -26,6 +26,7 @@ from mcp_types import (
     ResourceUpdatedNotificationParams,
     TextContent,
     TextResourceContents,
+    ToolAnnotations,
     ToolListChangedNotification,
 )
 from pydantic import BaseModel
@@ -113,7 +114,7 @@ def depth(name: str) -> str:
     return f"The depth of {name} is not known."
 
 
-@server.tool()
+@server.tool(annotations=ToolAnnotations(read_only_hint=True))
 async def work(context: Context, steps: int = 3) -> str:
     """Report progress, and what the request's metadata says."""
     metas.append(dict(context.request_context.meta or {}))

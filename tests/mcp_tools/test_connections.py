@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 from app.agents.mcp import servers as servers_module
+from app.agents.mcp import tool as tool_module
 from app.agents.mcp.accounts import Account
 from app.agents.mcp.port import OnProgress, OnQuestion
 from app.agents.mcp.servers import Connector, McpServer, McpServers
-from app.agents.mcp.spec import McpServerSpec
+from app.agents.mcp.spec import McpServerSpec, McpToolName
 from app.agents.tools.remote import ServerAway
 from app.infra.egress.addresses import AddressAllowlist
 from tests.mcp_tools.conftest import context_of
@@ -27,6 +28,7 @@ class FakeServer(Connector):
         super().__init__(Path(), lambda _: None, AddressAllowlist())
         self.opened = self.closed = self.listed = 0
         self.away = False
+        self.failures = 0
         self.listing: asyncio.Event | None = None
 
     def connect(self, name: str, spec: McpServerSpec, account: Account | None = None) -> "FakeConnection":
@@ -69,6 +71,9 @@ class FakeConnection:
         on_question: OnQuestion,
         continuation: Mapping[str, Any] = {},
     ) -> dict[str, Any]:
+        if self._server.failures:
+            self._server.failures -= 1
+            raise ServerAway("away")
         return {"content": [{"type": "text", "text": "said"}]}
 
     async def list_resources(self, limit: int) -> list[dict[str, Any]]:
@@ -102,6 +107,26 @@ async def test_a_thousand_failures_in_a_row_still_have_a_pause(
         assert not await server.probe()
     assert server.problem == "away"
     await server.aclose()
+
+
+async def test_a_call_is_sent_again_and_then_the_model_is_informed_or_the_run_waits(
+    fake: FakeServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tool_module, "FIRST_PAUSE", 0.0)
+    cases: list[tuple[Any, int, int, str]] = [
+        ("tell", 3, 2, "said"),
+        ("tell", 3, 3, "The server fix cannot be reached: away"),
+        ("wait", 1, 7, "said"),
+    ]
+    for when_away, attempts, failures, content in cases:
+        spec = McpServerSpec(url="https://fix.example", when_away=when_away, attempts=attempts)
+        servers = McpServers({"fix": spec}, fake)
+        (source,) = servers.sources("agent", [McpToolName("fix", "*")])
+        assert await servers.get("fix").probe()
+        fake.failures = failures
+        (tool,) = source.tools()
+        assert ((await tool.call({}, context_of())).content, fake.failures) == (content, 0)
+        await servers.aclose()
 
 
 async def test_the_connections_of_a_server_have_a_limit_and_a_scope_has_one(

@@ -154,6 +154,12 @@ async def _use(client: Any) -> None:
     asked = await client.runs.wait(None, "helper", input="call fix__environment")
     assert asked["__interrupt__"][0]["value"]["tool"] == "fix__environment"
 
+    shown = (await client.runs.wait(None, "helper", input="call fix__media"))["messages"][-2]
+    assert [part["type"] for part in shown["content"]] == ["text", "image", "text"]
+    assert [block["data"] for block in shown["artifact"]["content"]] == [fixture.SOUND]
+    added = (await client.runs.wait(None, "helper", input="call fix__add a=2 b=3"))["messages"][-2]
+    assert added["artifact"] == {"structured_content": {"result": 5}}
+
     fixture.orders.clear()
     thread = (await client.threads.create())["thread_id"]
     waiting = await client.runs.wait(thread, "helper", input="call fix__order item=tea")

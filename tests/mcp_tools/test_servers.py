@@ -36,6 +36,8 @@ for line in sys.stdin:
         print(json.dumps({"jsonrpc": "2.0", "id": asked["id"], "result": results[asked["method"]]}), flush=True)
 """
 """A server that starts at once; its tool returns the id of its process."""
+GREEDY = TINY.replace("    if ", "    if asked['method'] == 'tools/call': bytearray(400 << 20)\n    if ", 1)
+"""The same, and its tool takes 400 MiB."""
 COMMAND = [sys.executable, str(Path(__file__).parent / "server.py")]
 
 
@@ -45,7 +47,8 @@ async def test_tools_over_http_work_in_both_revisions(http_url: str, revision: A
     async with connected(spec) as found:
         assert not found.server.problem
         add = found.tools["fix__add"]
-        assert (add.tool_class, found.tools["fix__work"].tool_class) == (ToolClass.READ_ONLY, ToolClass.UNSAFE)
+        assert add.tool_class == ToolClass.READ_ONLY
+        assert found.tools["fix__work"].tool_class == ToolClass.UNSAFE  # whatever the server says about it
         assert add.spec.description == "Add two numbers."
         assert set(add.spec.parameters["properties"]) == {"a", "b"}
         result = await found.call("add", a=2, b=3)
@@ -149,6 +152,13 @@ async def test_a_child_process_has_the_configured_environment_alone_and_is_start
         assert ended.status == "error"
         assert "not known: its process ended with code 3: out of luck" in ended.content
         assert (await found.call("add", a=1, b=2)).content == "3"  # by a new process
+
+
+async def test_a_child_process_has_the_configured_memory_and_no_more() -> None:
+    spec = McpServerSpec(command=[sys.executable, "-S", "-c", GREEDY], memory="100MiB", revision="2025-11-25")
+    async with connected(spec) as found:
+        ended = await found.call("process")
+        assert (ended.status, "its process ended with code 1: MemoryError" in ended.content) == ("error", True), ended
 
 
 async def test_each_user_of_each_tenant_has_a_process_of_their_own() -> None:

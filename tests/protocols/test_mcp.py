@@ -266,6 +266,9 @@ def test_questions_are_forms_and_forms_are_answers() -> None:
             {"action": "done", "result": "paid"},
         ),
     ]
+    elicited = {"value": {"type": "elicitation", "message": "Which?", "requested_schema": form}, "response_schema": {}}
+    cases.append((elicited, {**accept, "content": {"size": 3}}, {**accept, "content": {"size": 3}}))
+    cases.append((elicited, {"action": "decline"}, {"action": "decline"}))
     for question, response, answer in cases:
         assert ask_of(question).params["requestedSchema"]["type"] == "object"
         assert answer_of(question, response) == answer
@@ -273,8 +276,12 @@ def test_questions_are_forms_and_forms_are_answers() -> None:
         'May the agent call pay with {"sum":1}?\nMay the agent call tell with {}?'
     )
     assert ask_of({"value": "Which?", "response_schema": form}).params["requestedSchema"] == form
-    with pytest.raises(Declined):
-        answer_of({"value": "Which?"}, {"action": "decline"})
+    assert ask_of(elicited).params["requestedSchema"] == form
+    elsewhere = {"type": "elicitation", "message": "Pay there.", "url": "https://pay.example"}
+    assert ask_of({"value": elsewhere}).params["message"] == "Pay there.\nhttps://pay.example"
+    for question in ({"value": "Which?"}, elicited):
+        with pytest.raises(Declined):
+            answer_of(question, {"action": "decline" if question is not elicited else "cancel"})
     for wrong in (None, {"action": "accept"}, {"action": "accept", "content": {}}, {"action": "perhaps"}):
         with pytest.raises(ValueError, match=r"nswer|content"):
             answer_of({"value": "Which?"}, wrong)

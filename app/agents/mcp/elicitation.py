@@ -19,6 +19,13 @@ MAX_QUESTIONS = 16
 MAX_QUESTION_BYTES = 64 * 1024
 MAX_MESSAGE_LENGTH = 4_000
 
+AN_ACTION: dict[str, Any] = {
+    "type": "object",
+    "properties": {"action": {"type": "string", "enum": list(ACTIONS)}},
+    "required": ["action"],
+}
+"""JSON Schema of an answer without a form."""
+
 _encode = msgspec.json.Encoder(order="sorted").encode
 
 
@@ -57,9 +64,7 @@ def ask_to_sign_in(url: str, server: str, tool: str, number: int, context: ToolC
         "url": url,
         "actions": list(ACTIONS),
     }
-    action = {"type": "string", "enum": list(ACTIONS)}
-    expects = {"type": "object", "properties": {"action": action}, "required": ["action"]}
-    answer = _answer(context.interrupt(value, expects, f"mcp sign-in {number}"))
+    answer = _answer(context.interrupt(value, AN_ACTION, f"mcp sign-in {number}"))
     return bool(answer["action"] == "accept")
 
 
@@ -77,28 +82,24 @@ def _question(request: Any, server: str, tool: str, call_id: str) -> tuple[dict[
         "message": str(params.get("message", ""))[:MAX_MESSAGE_LENGTH],
         "actions": list(ACTIONS),
     }
-    accepted: dict[str, Any] = {"action": {"const": "accept"}}
-    required = ["action"]
     if params.get("mode", "form") == "url":
         url = str(params.get("url", ""))
         if urlsplit(url).scheme not in {"http", "https"}:
             raise ServerError("it sends a person to an address that is not http or https")
-        value["url"] = url
-    else:
-        schema = params.get("requestedSchema")
-        if not isinstance(schema, Mapping):
-            raise ServerError("its question has no schema")
-        value["requested_schema"] = dict(schema)
-        accepted["content"] = _without_defaults(schema)
-        if accepted["content"].get("required"):
-            required.append("content")
+        return {**value, "url": url}, AN_ACTION
+    schema = params.get("requestedSchema")
+    if not isinstance(schema, Mapping):
+        raise ServerError("its question has no schema")
+    content = _without_defaults(schema)
+    accepted = {"action": {"const": "accept"}, "content": content}
+    required = ["action", "content"] if content.get("required") else ["action"]
     expects = {
         "anyOf": [
             {"type": "object", "properties": accepted, "required": required},
             {"type": "object", "properties": {"action": {"enum": ["decline", "cancel"]}}, "required": ["action"]},
         ]
     }
-    return value, expects
+    return {**value, "requested_schema": dict(schema)}, expects
 
 
 def _defaults_of(schema: Mapping[str, Any]) -> dict[str, Any]:

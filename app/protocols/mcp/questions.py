@@ -36,8 +36,14 @@ def ask_of(question: Mapping[str, Any]) -> Ask:
         }
         schema: dict[str, Any] = {"type": "object", "properties": properties, "required": ["decision"]}
         return Ask(ELICIT, {"mode": "form", "message": _message(value), "requestedSchema": schema})
-    expected = question.get("response_schema")
-    return Ask(ELICIT, {"mode": "form", "message": _message(value), "requestedSchema": _form(expected)})
+    schema = _elicited(value) or _form(question.get("response_schema"))
+    return Ask(ELICIT, {"mode": "form", "message": _message(value), "requestedSchema": schema})
+
+
+def _elicited(value: Any) -> dict[str, Any] | None:
+    """Return the form of a question that another MCP server asks, through one of its tools."""
+    form = value.get("requested_schema") if isinstance(value, dict) and value.get("type") == "elicitation" else None
+    return form if isinstance(form, dict) and _is_form(form) else None
 
 
 def _form(expected: Any) -> dict[str, Any]:
@@ -91,6 +97,8 @@ def answer_of(question: Mapping[str, Any], response: Any) -> Any:
     kind = kind_of(value)
     if response["action"] == "decline" and kind == "approval":
         return approval(value, False)
+    if response["action"] == "decline" and _elicited(value):
+        return {"action": "decline"}
     if response["action"] != "accept":
         raise Declined
     content = response.get("content")
@@ -98,6 +106,8 @@ def answer_of(question: Mapping[str, Any], response: Any) -> Any:
         raise ValueError("The response has no content.")  # noqa: TRY004  the client's value
     if kind in _DECISIONS:
         return _decision(value, kind, content)
+    if _elicited(value):
+        return {"action": "accept", "content": dict(content)}
     expected = question.get("response_schema")
     if isinstance(expected, dict) and _is_form(expected):
         return dict(content)
