@@ -201,9 +201,33 @@ async def test_a_websocket_is_a_client_of_the_same_routes(client: LangGraphClien
         ]
         assert (await ask("subscription.unsubscribe", **ended))["type"] == "success"
         assert (await ask("subscription.unsubscribe", **ended))["error"] == "no_such_subscription"
-    for refused in (address.replace(thread_id, str(uuid.uuid4())), address.replace("/threads", "/others")):
+    for refused in (address.replace(thread_id, "not-an-id"), address.replace("/threads", "/others")):
         with pytest.raises(InvalidStatus):
             await connect(refused)
+
+
+async def test_a_websocket_is_open_before_its_thread_exists_and_ends_runs_last(steered: Served) -> None:
+    address = f"{steered.base.replace('http', 'ws')}/threads/{uuid.uuid4()}/stream/events"
+    async with asyncio.timeout(30), connect(address) as socket:
+
+        async def ask(number: int, method: str, **params: Any) -> Any:
+            await socket.send(json.dumps({"id": number, "method": method, "params": params}))
+            return json.loads(await socket.recv())
+
+        assert "not found" in (await ask(1, "subscription.subscribe", channels=ALL))["message"]
+        assert (await ask(2, "run.start", assistant_id="curious", input=SUM))["type"] == "success"
+        for number, channel in enumerate(["lifecycle", "values", "messages", "tools"], 3):
+            asked = {"channels": [channel, "lifecycle", "input"]}
+            await socket.send(json.dumps({"id": number, "method": "subscription.subscribe", "params": asked}))
+        frames = [json.loads(await socket.recv()) for _ in range(4)]
+        ended = 0
+        while ended < 4:
+            frames.append(json.loads(await socket.recv()))
+            ended += frames[-1].get("params", {}).get("data", {}).get("event") == "completed"
+    assert sum(frame["type"] == "success" for frame in frames) == 4
+    sent = [frame["method"] for frame in frames if frame["type"] == "event"]
+    assert {"values", "messages", "tools"} <= set(sent)
+    assert set(sent[-4:]) == {"lifecycle"}, "the end of a run is news to no subscription before the others are there"
 
 
 @pytest.fixture

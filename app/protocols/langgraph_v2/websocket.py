@@ -2,9 +2,13 @@
 
 Each frame is a command, each subscription a stream. A browser, which can send no headers, names its key as a
 sub-protocol: ``["agent-protocol", "bearer.KEY"]``.
+
+``@langchain/langgraph-sdk`` ends the iterators of all subscriptions of a connection at the first event that ends a run.
+So such an event waits until the other subscriptions have come to it as well.
 """
 
 import asyncio
+import contextlib
 import re
 from typing import Any
 
@@ -22,8 +26,85 @@ MAX_SUBSCRIPTIONS = 16
 IDLE_SECONDS = 60.0
 """A connection without a subscription is closed after so long without a frame."""
 
+BURST_SECONDS = 0.1
+"""The end of a run waits so long after a subscription for the next one: clients open several at once."""
+
+CATCH_UP_SECONDS = 2.0
+"""Timeout of the end of a run that waits for subscriptions which have not come to it."""
+
+ENDS = frozenset({"completed", "failed", "interrupted"})
+
 encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Command).decode
+
+
+class LifecycleData(msgspec.Struct):
+    """The data of a lifecycle event: what has happened to a graph."""
+
+    event: str
+
+
+class LifecycleParams(msgspec.Struct):
+    """Where a lifecycle event has happened, and its data."""
+
+    namespace: list[str]
+    data: LifecycleData
+
+
+class LifecycleEvent(msgspec.Struct):
+    """A lifecycle event, as far as the end of a run is recognised by it."""
+
+    seq: int
+    params: LifecycleParams
+
+
+_lifecycle_of = msgspec.json.Decoder(LifecycleEvent).decode
+
+
+def _end_of_run(event: bytes, data: bytes) -> int | None:
+    """Return the number of an event that ends a run; None for any other event."""
+    if not event.startswith(b"event: lifecycle"):
+        return None
+    lifecycle = _lifecycle_of(data)
+    return lifecycle.seq if not lifecycle.params.namespace and lifecycle.params.data.event in ENDS else None
+
+
+class RunEnds:
+    """Lets an event that ends a run pass once the subscriptions that select it have all come to it."""
+
+    def __init__(self) -> None:
+        self._reached: dict[str, int] = {}
+        self._changed = asyncio.Condition()
+        self._settled = asyncio.Event()
+        self._burst: asyncio.TimerHandle | None = None
+
+    def add(self, subscription: str, params: dict[str, Any]) -> None:
+        """Count a new subscription, which selects the ends of runs unless it excludes them."""
+        self._settled.clear()
+        if self._burst is not None:
+            self._burst.cancel()
+        self._burst = asyncio.get_running_loop().call_later(BURST_SECONDS, self._settled.set)
+        channels, since = params.get("channels"), params.get("since")
+        if isinstance(channels, list) and "lifecycle" in channels and not params.get("namespaces"):
+            self._reached[subscription] = since if isinstance(since, int) else 0
+
+    async def remove(self, subscription: str) -> None:
+        """Count a subscription no longer."""
+        self._reached.pop(subscription, None)
+        async with self._changed:
+            self._changed.notify_all()
+
+    async def reach(self, subscription: str, seq: int) -> None:
+        """Wait with the end of a run, event ``seq``, which ``subscription`` has come to."""
+        async with self._changed:
+            if subscription in self._reached:
+                self._reached[subscription] = seq
+            self._changed.notify_all()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CATCH_UP_SECONDS):
+                await self._settled.wait()
+                async with self._changed:
+                    await self._changed.wait_for(lambda: all(at >= seq for at in self._reached.values()))
 
 
 class ThreadConnection(Connection):
@@ -33,11 +114,13 @@ class ThreadConnection(Connection):
         super().__init__(*args)
         self._thread = self.path.removesuffix("/events").removesuffix("/stream")
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
+        self._run_ends = RunEnds()
+        self._is_missing = False
 
     async def ask(self) -> int:
-        """Ask for the thread's runs."""
+        """Ask for the thread's runs. The thread need not exist yet: SDKs connect before ``run.start`` creates it."""
         status, _ = await self.requests.request("GET", f"{self._thread}/runs", b"", b"limit=1")
-        return status
+        return 200 if status == 404 and self.requests.admitted is not None else status
 
     async def converse(self) -> None:
         """Answer commands, and send the events of subscriptions."""
@@ -53,7 +136,7 @@ class ThreadConnection(Connection):
                     return
                 await self.put(await self._answer(frame))
         except TimeoutError:
-            self.end(CLOSED, "idle")
+            self.end(*((REFUSED + 404, "There is no such thread.") if self._is_missing else (CLOSED, "idle")))
 
     async def _answer(self, frame: bytes) -> bytes:
         try:
@@ -79,13 +162,15 @@ class ThreadConnection(Connection):
             return encode(Failure(id=command.id, error="invalid_argument", message=message))
         subscription = str(new_id())
         begun: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        self._run_ends.add(subscription, command.params)
         body = await offload(size, encode, command.params)
         stream = self._follow(subscription, body, begun)
         self._subscriptions[subscription] = self.tasks.start(stream, name="subscription")
         status, body = await begun
+        self._is_missing = status == 404
         if status == 200:
             return encode(Success(id=command.id, result={"subscription_id": subscription}))
-        if status in {401, 403, 404}:
+        if status in {401, 403}:
             self.end(REFUSED + status)
         return encode(_failure(command.id, status, body))
 
@@ -121,13 +206,17 @@ class ThreadConnection(Connection):
             if not begun.done():
                 begun.set_result((status, b""))
             for event in chunk.split(b"\r\n\r\n"):
-                if (data := DATA.search(event)) is not None:
-                    await self.put(data[1])
+                if (data := DATA.search(event)) is None:
+                    continue
+                if (end := _end_of_run(event, data[1])) is not None:
+                    await self._run_ends.reach(subscription, end)
+                await self.put(data[1])
 
         try:
             complete = await self.requests.call("POST", f"{self._thread}/stream/events", body, on_start, on_body)
         finally:
             self._subscriptions.pop(subscription, None)
+            await self._run_ends.remove(subscription)
             if not begun.done():
                 begun.set_result((status, head))
         if status == 200:
