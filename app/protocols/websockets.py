@@ -37,6 +37,9 @@ DATA = re.compile(rb"data: ([^\r\n]*)")
 SEND_SECONDS = 60.0
 """Timeout of one frame that the client does not read; then it is given up."""
 
+INNER = "websocket_request"
+"""Key in the state of a request that a connection makes."""
+
 _DROPPED = frozenset({b"content-length", b"content-type", b"transfer-encoding", b"connection", b"upgrade", b"accept"})
 
 _IMPERSONAL = frozenset(
@@ -47,6 +50,11 @@ _IMPERSONAL = frozenset(
 OnStart = Callable[[int], Awaitable[None]]
 OnBody = Callable[[bytes], Awaitable[None]]
 Value = TypeVar("Value")
+
+
+def is_inner(scope: Any) -> bool:
+    """Whether a connection makes the request with ``scope``."""
+    return INNER in (scope.get("state") or {})
 
 
 async def decoded(frame: bytes, decode: Callable[[bytes], Value]) -> Value:
@@ -109,7 +117,7 @@ class InnerRequests:
             "headers": self._headers(body),
             "client": self._scope.get("client"),
             "server": self._scope.get("server"),
-            "state": dict(self._scope.get("state") or {}),
+            "state": {**(self._scope.get("state") or {}), INNER: True},
         }
         given = complete = False
 

@@ -84,7 +84,11 @@ async def test_every_channel_is_filled_and_a_stream_resumes_at_any_event(client:
     assert [one["node"] for one in data("updates")] == ["agent", "tools", "agent"]
     assert contents(data("values")[-1])[2] == "84"
     assert [one["step"] for one in data("checkpoints")] == [-1, 0, 1, 2]
-    assert [one["parent_id"] for one in data("checkpoints")[1:]] == [one["id"] for one in data("checkpoints")[:-1]]
+    origin = (await client.threads.get_history(thread_id))[-1]["checkpoint"]["checkpoint_id"]
+    assert [one["parent_id"] for one in data("checkpoints")] == [
+        origin,
+        *(one["id"] for one in data("checkpoints")[:-1]),
+    ]
     assert [(one["name"], "result" in one) for one in data("tasks")] == [
         ("agent", False), ("agent", True), ("tools", False), ("tools", True), ("agent", False), ("agent", True),
     ]  # fmt: skip
@@ -133,6 +137,8 @@ async def test_refused_commands_have_error_codes(client: LangGraphClient) -> Non
     assert await code("subscription.subscribe", channels=["values"]) == "not_supported"
     assert await code("run.start") == "invalid_argument"
     assert await code("run.start", assistant_id="echo", config={"recursion_limit": "x"}) == "invalid_argument"
+    for spelling in ("multitask_strategy", "multitaskStrategy"):
+        assert await code("run.start", assistant_id="echo", **{spelling: "never"}) == "invalid_argument"
     assert await code("agent.getTree") == "no_such_run"
     assert await code("input.respond", interrupt_id="a" * 32, response=1, namespace=[]) == "no_such_interrupt"
     assert await code("input.respond") == "invalid_argument"

@@ -3,8 +3,6 @@
 import contextlib
 import functools
 import http.server
-import os
-import shutil
 import subprocess
 import threading
 from collections.abc import Iterator
@@ -12,14 +10,14 @@ from pathlib import Path
 from urllib.parse import urlencode
 
 import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from tests.console.conftest import ARGUMENTS, NAMES
-from tests.journeys.conftest import Served, serving
+from tests.journeys.conftest import Served
 from tests.long_form import FULL
+from tests.suites.browsers import opened
 from tests.suites.npm import installed
 
-FRONT_ENDS = Path(__file__).parent / "front_ends"
+SOURCE = Path(__file__).parent / "front_ends" / "chat.jsx"
 PACKAGES = (
     "@langchain/react@1.1.0",
     "@langchain/langgraph-sdk@1.15.0",
@@ -29,14 +27,24 @@ PACKAGES = (
     "esbuild@0.28.2",
 )
 BUNDLE = """
-const [source, target, folder] = process.argv.slice(1);
-require(`${folder}/node_modules/esbuild`).buildSync({
+const [source, target, folder, sdk] = process.argv.slice(1);
+const top = {
+  name: "top",
+  setup: (build) =>
+    build.onResolve({ filter: /^@langchain[/]langgraph-sdk/ }, ({ path, kind, pluginData }) =>
+      pluginData ? undefined : build.resolve(path, { kind, resolveDir: folder, pluginData: true }),
+    ),
+};
+require(`${folder}/node_modules/esbuild`).build({
   entryPoints: [source], outfile: target, bundle: true, jsx: "automatic", nodePaths: [`${folder}/node_modules`],
-  define: { "process.env.NODE_ENV": '"production"' },
+  plugins: sdk ? [top] : [], define: { "process.env.NODE_ENV": '"production"' },
 });
 """
+"""Builds the application: with the SDK that ``@langchain/react`` pins, or with the one at the top of the folder."""
+
 PAGE = '<!doctype html><html lang="en"><title>Chat</title><body><script src="chat.js"></script></body></html>'
-HOOKS = ["classic", "v2", "v2-websocket"]
+HOOKS = ["classic", "v2", "v2-websocket", "newest", "newest-websocket"]
+"""``v2``: protocol v2 with the SDK that ``@langchain/react`` pins, 1.11.0; ``newest``: with 1.15.0."""
 AGENTS = ["careful", "graph"]
 ASKS = {"careful": "what is 6*7?", "graph": "weather Bonn"}
 CLOCKS = {"helper": "what time is it?", "graph": "clock"}
@@ -52,28 +60,16 @@ class Quiet(http.server.SimpleHTTPRequestHandler):
 
 
 @pytest.fixture(scope="module")
-def gate(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The file that lets the tool ``clock`` end."""
-    return tmp_path_factory.mktemp("gate") / "open"
-
-
-@pytest.fixture(scope="module")
-def server(server_url: str, gate: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    """A server of the agents in ``front_ends``."""
-    environment = {"AGENT_CONFIG": str(FRONT_ENDS / "agents.toml"), "GATE": str(gate)}
-    with serving(server_url, tmp_path_factory.mktemp("server"), **environment) as served:
-        served.start_seconds = 100.0  # it imports langchain
-        yield served.wait_until_ready()
-
-
-@pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The application, built, on a port of its own: another origin than the server's."""
     node, packages = installed(*PACKAGES)
     folder = tmp_path_factory.mktemp("site")
-    (folder / "index.html").write_text(PAGE)
-    command = [str(node), "-e", BUNDLE, str(FRONT_ENDS / "chat.jsx"), str(folder / "chat.js"), str(packages)]
-    subprocess.run(command, check=True, timeout=120)
+    for name, sdk in (("v2", ""), ("newest", "@langchain/langgraph-sdk")):
+        (folder / name).mkdir()
+        (folder / name / "index.html").write_text(PAGE)
+        built = folder / name / "chat.js"
+        command = [str(node), "-e", BUNDLE, str(SOURCE), str(built), str(packages), sdk]
+        subprocess.run(command, check=True, timeout=120)
     handler = functools.partial(Quiet, directory=str(folder))
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as files:
         thread = threading.Thread(target=files.serve_forever, daemon=True)
@@ -82,26 +78,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         files.shutdown()
 
 
-@pytest.fixture(scope="module")
-def browser(server: Served) -> Iterator[Browser]:
-    """An installed Chromium; the server starts before Playwright's loop and stops after it."""
-    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if program is None:
-        pytest.skip("NO CHROMIUM HERE: install chromium, or name its program in CHROMIUM")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
-        yield browser
-        browser.close()
-
-
 class Chat:
     """The application in a page."""
 
-    def __init__(self, page: Page, site: str, server: Served, hook: str, agent: str) -> None:
+    def __init__(self, page: Page, site: str, front_ends: Served, hook: str, agent: str) -> None:
         name, _, transport = hook.partition("-")
-        more = {"transport": transport} if transport else {}
+        query = {"api": front_ends.base, "agent": agent, "hook": name, "transport": transport or "sse"}
         self.page = page
-        page.goto(f"{site}?{urlencode({'api': server.base, 'agent': agent, 'hook': name, **more})}")
+        page.goto(f"{site}{'newest' if name == 'newest' else 'v2'}/?{urlencode(query)}")
 
     def send(self, text: str) -> None:
         self.page.fill("textarea", text)
@@ -121,27 +105,18 @@ class Chat:
 
 
 @contextlib.contextmanager
-def chatting(browser: Browser, site: str, server: Served, hook: str, agent: str) -> Iterator[Chat]:
-    """Open the application, and check at the end that no error has been thrown in it."""
-    context = browser.new_context()
-    context.set_default_timeout(30_000)
-    expect.set_options(timeout=30_000)
-    errors: list[str] = []
-    page = context.new_page()
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    try:
-        yield Chat(page, site, server, hook, agent)
-        assert errors == []
-    finally:
-        context.close()
+def chatting(browser: Browser, site: str, front_ends: Served, hook: str, agent: str) -> Iterator[Chat]:
+    """Open the application."""
+    with opened(browser) as page:
+        yield Chat(page, site, front_ends, hook, agent)
 
 
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("agent", AGENTS)
 def test_a_call_is_shown_approved_and_its_result_said_bit_by_bit(
-    browser: Browser, site: str, server: Served, hook: str, agent: str
+    browser: Browser, site: str, front_ends: Served, hook: str, agent: str
 ) -> None:
-    with chatting(browser, site, server, hook, agent) as chat:
+    with chatting(browser, site, front_ends, hook, agent) as chat:
         chat.send(ASKS[agent])
         expect(chat.page.locator("section code")).to_contain_text("action_requests")
         expect(chat.page.locator("li code.call")).to_have_count(1)
@@ -150,8 +125,9 @@ def test_a_call_is_shown_approved_and_its_result_said_bit_by_bit(
         expect(chat.page.locator("section")).to_have_count(0)
         expect(chat.page.locator("output.tools")).not_to_be_empty()
         last = chat.page.evaluate("Object.values(window.shown).at(-1)")
-        assert len(set(last)) > 2
         assert all(last[-1].startswith(one) for one in last)
+        if agent == "graph":  # the demonstration model takes no time, so its words come at once
+            assert len(set(last)) > 2
         chat.send("hello")
         expect(chat.page.locator("li.human")).to_have_count(2)
         chat.page.reload()
@@ -161,10 +137,10 @@ def test_a_call_is_shown_approved_and_its_result_said_bit_by_bit(
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("agent", CLOCKS)
 def test_a_page_that_was_gone_follows_its_run_again(
-    browser: Browser, site: str, server: Served, gate: Path, hook: str, agent: str
+    browser: Browser, site: str, front_ends: Served, gate: Path, hook: str, agent: str
 ) -> None:
     gate.unlink(missing_ok=True)
-    with chatting(browser, site, server, hook, agent) as chat:
+    with chatting(browser, site, front_ends, hook, agent) as chat:
         chat.send(CLOCKS[agent])
         expect(chat.page.locator("li code.call")).to_have_count(1)
         chat.page.reload()
@@ -176,8 +152,8 @@ def test_a_page_that_was_gone_follows_its_run_again(
 
 @pytest.mark.parametrize("hook", HOOKS)
 @pytest.mark.parametrize("agent", ["helper", "graph"])
-def test_the_first_message_is_edited(browser: Browser, site: str, server: Served, hook: str, agent: str) -> None:
-    with chatting(browser, site, server, hook, agent) as chat:
+def test_the_first_message_is_edited(browser: Browser, site: str, front_ends: Served, hook: str, agent: str) -> None:
+    with chatting(browser, site, front_ends, hook, agent) as chat:
         chat.send("hello")
         expect(chat.page.locator("li.ai")).to_have_count(1)
         expect(chat.page.locator('main[data-busy="false"]')).to_have_count(1)
@@ -185,6 +161,9 @@ def test_the_first_message_is_edited(browser: Browser, site: str, server: Served
         expect(chat.page.locator("li.human", has_text="hello 1*2")).to_have_count(1)
         expect(chat.page.locator('main[data-busy="false"]')).to_have_count(1)
         expect(chat.page.locator("li.human")).to_have_count(1)
+        chat.page.reload()
+        expect(chat.page.locator("li.human")).to_have_count(1)
+        expect(chat.page.locator("li.human p")).to_have_text("hello 1*2")
         if hook == "classic":
             expect(chat.page.locator("li.human .branch")).to_have_count(2)
             chat.page.locator(".branch").first.click()
@@ -193,10 +172,10 @@ def test_the_first_message_is_edited(browser: Browser, site: str, server: Served
 
 @pytest.mark.parametrize("hook", HOOKS)
 def test_threads_are_kept_apart_and_errors_and_stops_are_shown(
-    browser: Browser, site: str, server: Served, gate: Path, hook: str
+    browser: Browser, site: str, front_ends: Served, gate: Path, hook: str
 ) -> None:
     gate.unlink(missing_ok=True)
-    with chatting(browser, site, server, hook, "helper") as chat:
+    with chatting(browser, site, front_ends, hook, "helper") as chat:
         chat.send("what is 6*7?")
         chat.shows("42")
         first = chat.thread
@@ -212,6 +191,6 @@ def test_threads_are_kept_apart_and_errors_and_stops_are_shown(
         expect(chat.page.locator("li code.call", has_text="clock")).to_have_count(1)
         chat.press("stop")
         expect(chat.page.locator('main[data-busy="false"]')).to_have_count(1)
-    with chatting(browser, site, server, hook, "nothing") as chat:
+    with chatting(browser, site, front_ends, hook, "nothing") as chat:
         chat.send("hello")
         expect(chat.page.locator(".error")).to_contain_text("nothing")

@@ -96,7 +96,7 @@ class CommandHandler:
             asked.assistant_id,
             config=config,
             metadata=asked.metadata,
-            multitask_strategy=asked.multitask_strategy,
+            multitask_strategy=asked.multitask_strategy or asked.older_multitask_strategy,
             if_not_exists="create",
             **work,
         )

@@ -18,6 +18,7 @@ from app.protocols.langgraph_v2.channels import Subscription
 from app.protocols.langgraph_v2.commands import Caller, CommandHandler
 from app.protocols.langgraph_v2.structs import Command, StreamRequest
 from app.protocols.langgraph_v2.threads import ThreadEvents
+from app.protocols.websockets import is_inner
 from app.security.access.structs import Principal
 
 Id = FromPath[UUID]
@@ -54,22 +55,32 @@ class ThreadProtocolController(Controller):
         summary="Follow the events of a thread",
     )
     async def stream_events(
-        self, thread_id: Id, data: JSONBody[StreamRequest], principal: CurrentPrincipal, gateway: Gateway
+        self,
+        thread_id: Id,
+        data: JSONBody[StreamRequest],
+        principal: CurrentPrincipal,
+        gateway: Gateway,
+        request: AnyRequest,
     ) -> EventStream:
         """Server-sent events of all runs of the thread, after number ``since`` or from its latest runs on.
 
         The stream stays open for later runs; it ends when the thread is deleted.
         """
-        return await _stream(gateway, principal, thread_id, data)
+        return await _stream(gateway, principal, thread_id, data, request)
 
     @post(
         "/stream", status_code=200, responses=EVENT_STREAM, opt=READS, summary="Follow the events of a thread (alias)"
     )
     async def stream(
-        self, thread_id: Id, data: JSONBody[StreamRequest], principal: CurrentPrincipal, gateway: Gateway
+        self,
+        thread_id: Id,
+        data: JSONBody[StreamRequest],
+        principal: CurrentPrincipal,
+        gateway: Gateway,
+        request: AnyRequest,
     ) -> EventStream:
         """The same as ``/stream/events``, under the path that the protocol's specification names."""
-        return await _stream(gateway, principal, thread_id, data)
+        return await _stream(gateway, principal, thread_id, data, request)
 
 
 class ThreadStream(EventStream):
@@ -83,10 +94,10 @@ class ThreadStream(EventStream):
 
 
 async def _stream(
-    gateway: ProtocolGateway, principal: Principal, thread_id: UUID, request: StreamRequest
+    gateway: ProtocolGateway, principal: Principal, thread_id: UUID, body: StreamRequest, request: AnyRequest
 ) -> EventStream:
-    subscription = Subscription.of(request)
+    subscription = Subscription.of(body)
     gateway.streams.admit(principal.holder)
-    events = ThreadEvents(gateway, principal, thread_id)
-    start = await events.start(request.since)
+    events = ThreadEvents(gateway, principal, thread_id, keeps_step=is_inner(request.scope))
+    start = await events.start(body.since)
     return ThreadStream(gateway.streams, events.follow(subscription, start), holder=principal.holder)

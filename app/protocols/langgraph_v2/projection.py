@@ -26,7 +26,7 @@ from app.domain.events import (
     StepCommitted,
     SubgraphOutput,
 )
-from app.engine.streams.modes.steps import StepsView
+from app.engine.streams.modes.steps import StepsView, parent_of
 from app.engine.streams.modes.view import ViewFrame
 from app.features.runs.run_views import StoredValues
 from app.protocols.langgraph_v2.channels import ROOT, Topic
@@ -88,7 +88,7 @@ class ThreadProjection:
         self._number = 0
         self._attempts = 0
         self._time = 0
-        self._run_id = ""
+        self._run_id = self._thread_id = ""
         self._agent = ""
         self._error = ""
         self._checkpoint = ""
@@ -169,7 +169,7 @@ class ThreadProjection:
         if self._run_id:
             self._jump()
             self._steps = StepsView(_TASKS)
-        self._run_id, self._agent = event.run_id, event.agent
+        self._run_id, self._thread_id, self._agent = event.run_id, event.thread_id, event.agent
         self._time = self._time or UUID(event.run_id).int >> 80  # UUIDv7 begins with milliseconds
         self._steps.render(event, _NO_VALUES)
         yield self._lifecycle(ROOT, "running", graph_name=event.agent, run_id=event.run_id)
@@ -187,7 +187,7 @@ class ThreadProjection:
         """Yield the event of a new checkpoint; an input that existed before has none."""
         parent, self._checkpoint = self._checkpoint, checkpoint_id
         if move is not None:
-            parent, step = move.parent_id or parent, move.step
+            parent, step = parent_of(move, self._thread_id) or parent, move.step
         if step is None or (move is not None and not move.source):
             return
         checkpoint: dict[str, Any] = {"id": checkpoint_id, "step": step, "source": move.source if move else "loop"}

@@ -67,16 +67,21 @@ class Failure(msgspec.Struct, kw_only=True, tag_field="type", tag="error"):
     message: str
 
 
+MultitaskStrategy = Literal["reject", "enqueue", "interrupt", "rollback"]
+
+
 class RunStart(msgspec.Struct, kw_only=True):
-    """Start a run; on a thread with an open question, ``input`` is the answer."""
+    """Start a run; on a thread with an open question, ``input`` is the answer.
+
+    ``multitask_strategy`` is the protocol's spelling, ``multitaskStrategy`` that of older SDKs.
+    """
 
     assistant_id: str
     input: Any = None
     config: dict[str, Any] | None = None
     metadata: dict[str, Any] | None = None
-    multitask_strategy: Literal["reject", "enqueue", "interrupt", "rollback"] | None = msgspec.field(
-        default=None, name="multitaskStrategy"
-    )
+    multitask_strategy: MultitaskStrategy | None = None
+    older_multitask_strategy: MultitaskStrategy | None = msgspec.field(default=None, name="multitaskStrategy")
 
 
 class Answer(msgspec.Struct):

@@ -16,16 +16,19 @@ REPLAYED_RUNS = 20
 
 CATCH_UP_SECONDS = 0.5
 """A stream of lifecycle and input alone reports a question so much later: ``langgraph_sdk`` ends the iterators of its
-other stream on such news, whatever that one has yet to bring."""
+other stream on such news, whatever that one has yet to bring. A WebSocket keeps its streams in step itself."""
 
 OPENED = b": open\r\n\r\n"
 """Begins a stream at once: clients wait for its headers before they continue."""
 
 
 class ThreadEvents:
-    """The events of one thread, for one principal."""
+    """The events of one thread, for one principal. ``keeps_step``: the caller keeps its streams in step itself."""
 
-    def __init__(self, gateway: ProtocolGateway, principal: Principal, thread_id: UUID) -> None:
+    def __init__(
+        self, gateway: ProtocolGateway, principal: Principal, thread_id: UUID, *, keeps_step: bool = False
+    ) -> None:
+        self._keeps_step = keeps_step
         self._gateway = gateway
         self._principal = principal
         self._thread_id = thread_id
@@ -71,7 +74,7 @@ class ThreadEvents:
         for frame in frames:
             if not isinstance(frame.topic, Topic) or not subscription.wants(frame.topic):
                 continue
-            if frame.topic.channel == "input" and subscription.only_control:
+            if frame.topic.channel == "input" and subscription.only_control and not self._keeps_step:
                 if small:
                     yield b"".join(small)
                     small = []

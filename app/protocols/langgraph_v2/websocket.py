@@ -4,7 +4,7 @@ Each frame is a command, each subscription a stream. A browser, which can send n
 sub-protocol: ``["agent-protocol", "bearer.KEY"]``.
 
 ``@langchain/langgraph-sdk`` ends the iterators of all subscriptions of a connection at the first event that ends a run.
-So such an event waits until the other subscriptions have come to it as well.
+So such an event, and a question, waits until the other subscriptions have come to it as well.
 """
 
 import asyncio
@@ -27,10 +27,10 @@ IDLE_SECONDS = 60.0
 """A connection without a subscription is closed after so long without a frame."""
 
 BURST_SECONDS = 0.1
-"""The end of a run waits so long after a subscription for the next one: clients open several at once."""
+"""The end of a run and a question wait so long after a subscription for the next one: clients open several at once."""
 
 CATCH_UP_SECONDS = 2.0
-"""Timeout of the end of a run that waits for subscriptions which have not come to it."""
+"""Timeout of the end of a run, or a question, that waits for subscriptions which have not come to it."""
 
 ENDS = frozenset({"completed", "failed", "interrupted"})
 
@@ -38,39 +38,41 @@ encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(Command).decode
 
 
-class LifecycleData(msgspec.Struct):
-    """The data of a lifecycle event: what has happened to a graph."""
+class ControlData(msgspec.Struct):
+    """The data of a lifecycle event: what has happened to a graph; a question has none."""
 
-    event: str
+    event: str = ""
 
 
-class LifecycleParams(msgspec.Struct):
-    """Where a lifecycle event has happened, and its data."""
+class ControlParams(msgspec.Struct):
+    """The namespace of an event, and its data."""
 
     namespace: list[str]
-    data: LifecycleData
+    data: ControlData
 
 
-class LifecycleEvent(msgspec.Struct):
-    """A lifecycle event, as far as the end of a run is recognised by it."""
+class ControlEvent(msgspec.Struct):
+    """A lifecycle event or a question, as far as it is recognised by them that a run pauses or ends."""
 
     seq: int
-    params: LifecycleParams
+    method: str
+    params: ControlParams
 
 
-_lifecycle_of = msgspec.json.Decoder(LifecycleEvent).decode
+_control_of = msgspec.json.Decoder(ControlEvent).decode
 
 
-def _end_of_run(event: bytes, data: bytes) -> int | None:
-    """Return the number of an event that ends a run; None for any other event."""
-    if not event.startswith(b"event: lifecycle"):
+def _pause_of(event: bytes, data: bytes) -> int | None:
+    """Return the number of an event by which a run asks or ends; None for any other event."""
+    if not event.startswith((b"event: lifecycle", b"event: input.requested")):
         return None
-    lifecycle = _lifecycle_of(data)
-    return lifecycle.seq if not lifecycle.params.namespace and lifecycle.params.data.event in ENDS else None
+    control = _control_of(data)
+    pauses = control.method != "lifecycle" or control.params.data.event in ENDS
+    return control.seq if pauses and not control.params.namespace else None
 
 
-class RunEnds:
-    """Lets an event that ends a run pass once the subscriptions that select it have all come to it."""
+class Pauses:
+    """Lets an event by which a run asks or ends pass once the subscriptions that select it have all come to it."""
 
     def __init__(self) -> None:
         self._reached: dict[str, int] = {}
@@ -79,13 +81,14 @@ class RunEnds:
         self._burst: asyncio.TimerHandle | None = None
 
     def add(self, subscription: str, params: dict[str, Any]) -> None:
-        """Count a new subscription, which selects the ends of runs unless it excludes them."""
+        """Count a new subscription, if it selects questions and the ends of runs."""
         self._settled.clear()
         if self._burst is not None:
             self._burst.cancel()
         self._burst = asyncio.get_running_loop().call_later(BURST_SECONDS, self._settled.set)
-        channels, since = params.get("channels"), params.get("since")
-        if isinstance(channels, list) and "lifecycle" in channels and not params.get("namespaces"):
+        channels, namespaces, since = params.get("channels"), params.get("namespaces"), params.get("since")
+        selects = isinstance(channels, list) and "lifecycle" in channels and "input" in channels
+        if selects and (not namespaces or [] in namespaces):
             self._reached[subscription] = since if isinstance(since, int) else 0
 
     async def remove(self, subscription: str) -> None:
@@ -95,7 +98,7 @@ class RunEnds:
             self._changed.notify_all()
 
     async def reach(self, subscription: str, seq: int) -> None:
-        """Wait with the end of a run, event ``seq``, which ``subscription`` has come to."""
+        """Wait with event ``seq``, which ``subscription`` has come to, for the other ones."""
         async with self._changed:
             if subscription in self._reached:
                 self._reached[subscription] = seq
@@ -114,7 +117,7 @@ class ThreadConnection(Connection):
         super().__init__(*args)
         self._thread = self.path.removesuffix("/events").removesuffix("/stream")
         self._subscriptions: dict[str, asyncio.Task[None]] = {}
-        self._run_ends = RunEnds()
+        self._pauses = Pauses()
         self._is_missing = False
 
     async def ask(self) -> int:
@@ -162,7 +165,7 @@ class ThreadConnection(Connection):
             return encode(Failure(id=command.id, error="invalid_argument", message=message))
         subscription = str(new_id())
         begun: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
-        self._run_ends.add(subscription, command.params)
+        self._pauses.add(subscription, command.params)
         body = await offload(size, encode, command.params)
         stream = self._follow(subscription, body, begun)
         self._subscriptions[subscription] = self.tasks.start(stream, name="subscription")
@@ -208,15 +211,15 @@ class ThreadConnection(Connection):
             for event in chunk.split(b"\r\n\r\n"):
                 if (data := DATA.search(event)) is None:
                     continue
-                if (end := _end_of_run(event, data[1])) is not None:
-                    await self._run_ends.reach(subscription, end)
+                if (pause := _pause_of(event, data[1])) is not None:
+                    await self._pauses.reach(subscription, pause)
                 await self.put(data[1])
 
         try:
             complete = await self.requests.call("POST", f"{self._thread}/stream/events", body, on_start, on_body)
         finally:
             self._subscriptions.pop(subscription, None)
-            await self._run_ends.remove(subscription)
+            await self._pauses.remove(subscription)
             if not begun.done():
                 begun.set_result((status, head))
         if status == 200:

@@ -1,5 +1,6 @@
-// A small chat of React, by the hook that the address names: ?hook=classic (LangGraph's API) or v2 (its protocol v2).
-// Its other parameters: api, agent, transport (of v2: sse or websocket), thread.
+// A small chat of React, by the hook that the address names: ?hook=classic (LangGraph's API), v2 or newest (its protocol
+// v2; newest: with an SDK whose metadata of a message names the checkpoint before it). Its other parameters: api, agent,
+// transport (of v2: sse or websocket), thread.
 import { createElement, useEffect, useState } from "react";
 import { createRoot } from "react-dom/client";
 import { useStream as useClassic } from "@langchain/langgraph-sdk/react";
@@ -115,9 +116,20 @@ function ClassicChat() {
   return createElement(Chat, { stream, thread, setThread, messages, send, resume });
 }
 
+/** The checkpoint before a message, by the thread's history. */
+async function checkpointBefore(stream, message) {
+  const states = await stream.client.threads.getHistory(stream.threadId, { limit: 100 });
+  const holding = states.filter((state) => state.values.messages?.some((one) => one.id === message.id));
+  return holding.at(-1).parent_checkpoint.checkpoint_id;
+}
+
 function MessageOfV2({ stream, message }) {
   const metadata = useMessageMetadata(stream, message.id);
-  const onEdit = () => stream.submit(human(`${textOf(message)} 1*2`), { forkFrom: metadata.parentCheckpointId });
+  const onEdit = async () => {
+    const forkFrom =
+      address.get("hook") === "newest" ? metadata.parentCheckpointId : await checkpointBefore(stream, message);
+    await stream.submit(human(`${textOf(message)} 1*2`), { forkFrom });
+  };
   return <Message message={message} onEdit={onEdit} />;
 }
 

@@ -95,7 +95,7 @@ class StepsView:
         return self._say("tasks", "task_result", step, move.at, task)
 
     def _checkpoint(self, checkpoint_id: str, move: CheckpointPosition, values: Values) -> list[ViewFrame]:
-        parent = move.parent_id or (str(origin_id(UUID(self._run.thread_id))) if move.step == FIRST_STEP else "")
+        parent = parent_of(move, self._run.thread_id)
         payload: dict[str, Any] = {
             "config": self._config(checkpoint_id),
             "parent_config": self._config(parent) if parent else None,
@@ -122,3 +122,8 @@ class StepsView:
             debug = {"step": step, "timestamp": at, "type": kind, "payload": payload}
             pieces.append(ViewFrame("debug", "debug", debug, values))
         return pieces
+
+
+def parent_of(move: CheckpointPosition, thread_id: str) -> str:
+    """Return the id of the checkpoint before ``move``: the origin of the thread before its first one; empty if none."""
+    return move.parent_id or (str(origin_id(UUID(thread_id))) if move.step == FIRST_STEP else "")
