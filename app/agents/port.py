@@ -53,7 +53,8 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     ``update`` maps a channel to its new value; for ``messages`` it is the list of messages to merge (each with an id),
     as structs or already encoded as ``msgspec.Raw``. ``usage``: the tokens of ``model`` (vendor:model). ``outputs``:
     the updates that clients see, a JSON ``{node: update}`` for each node; None derives them from ``update``. A step
-    that is not ``interruptible`` belongs to an agent that pauses and drains by itself.
+    that is not ``interruptible`` belongs to an agent that pauses and drains by itself. ``added``: messages of the step,
+    encoded, that no chunks have shown: streams of messages show them before the values that hold them.
     """
 
     node: str
@@ -64,6 +65,7 @@ class Step(msgspec.Struct, frozen=True, kw_only=True):
     intents: tuple[ToolIntent, ...] = ()
     outputs: tuple[msgspec.Raw, ...] | None = None
     interruptible: bool = True
+    added: tuple[msgspec.Raw, ...] = ()
 
 
 QuestionKind = Literal["question", "approval", "review"]

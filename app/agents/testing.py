@@ -18,7 +18,7 @@ from app.agents.port import (
 )
 from app.base.errors import LeaseLost
 from app.base.ids import new_id
-from app.domain.events import Event
+from app.domain.events import Event, MessageAdded
 from app.domain.messages import Message
 from app.domain.state import MESSAGES, State
 
@@ -65,6 +65,7 @@ class FakeRunContext:
         """Record the step and apply it to the state."""
         self.state.apply(step.update)
         self.next = step.next
+        self.events += [MessageAdded(step.node, self.step, message) for message in step.added]
         self.steps.append(step)
         self.step += 1
 

@@ -38,6 +38,17 @@ async def test_messages_mode_streams_each_growing_message(client: LangGraphClien
     assert [(message["type"], message["content"]) for message in complete] == [("tool", "84")]
 
 
+async def test_a_message_is_shown_before_the_values_that_hold_it(client: LangGraphClient) -> None:
+    """React's hook appends a message that it meets after its values, and shows it twice."""
+    shown = set()
+    for part in await streamed(client, ["values", "messages-tuple"]):
+        if part.event == "messages":
+            shown.add(part.data[0]["id"])
+        else:
+            assert {one["id"] for one in part.data["messages"] if one["type"] != "human"} <= shown
+    assert len(shown) == 3
+
+
 async def test_tasks_mode_reports_start_and_result_of_nodes(client: LangGraphClient) -> None:
     tasks = [part.data for part in await streamed(client, "tasks")]
     assert [(task["name"], "input" in task) for task in tasks] == [

@@ -10,7 +10,6 @@ from app.agents.functions.step_journal import StepJournal
 from app.agents.port import RunContext
 from app.agents.tool_loop.inputs import read_input
 from app.base.errors import Invalid
-from app.domain.events import MessageAdded
 from app.domain.messages import AIMessage, HumanMessage, Message, SystemMessage, ToolMessage, text_of
 from app.domain.state import MESSAGES
 
@@ -75,12 +74,9 @@ class FunctionMessages:
         changes = [*removals, *(msgspec.Raw(_encode(message)) for message in messages)]
         return {MESSAGES: changes} if changes else {}
 
-    def announce(self, messages: Sequence[Message], node: str, step: int) -> None:
-        """Publish those ``messages`` that were not already streamed by a model."""
-        for message in messages:
-            if message.id not in self._streamed:
-                raw = msgspec.Raw(_encode(message))
-                self._run.emit(MessageAdded(node=node, step=step, message=raw))
+    def unstreamed(self, messages: Sequence[Message]) -> tuple[msgspec.Raw, ...]:
+        """Return those ``messages``, encoded, that no model has streamed already."""
+        return tuple(msgspec.Raw(_encode(message)) for message in messages if message.id not in self._streamed)
 
 
 def to_messages(given: Any, seed: UUID) -> list[Message]:

@@ -155,11 +155,16 @@ class FunctionSession:
             except JournalFull as error:
                 self._fail(error)
                 raise
-            number = self.run.step
             update |= hidden
-            step = Step(node=node, update=update, next=(self.node,), usage=spent.usage, model=spent.model)
+            step = Step(
+                node=node,
+                update=update,
+                next=(self.node,),
+                usage=spent.usage,
+                model=spent.model,
+                added=self.conversation.unstreamed(new),
+            )
             await self._write(self.run.commit(step))
-            self.conversation.announce(new, node, number)
 
     async def intend(self, intents: tuple[ToolIntent, ...]) -> None:
         """Record durably that these calls may start."""
@@ -226,10 +231,8 @@ class FunctionSession:
         self.values.apply(update)
         changes, _ = self.values.take_changes()
         added = self.conversation.uncommitted()
-        self.conversation.announce(added, self.node, self.run.step)
-        return RunOutcome(
-            step=Step(node=self.node, update={**changes, **self.conversation.update(added), JOURNAL: None})
-        )
+        update = {**changes, **self.conversation.update(added), JOURNAL: None}
+        return RunOutcome(step=Step(node=self.node, update=update, added=self.conversation.unstreamed(added)))
 
     def interrupted(self) -> RunOutcome:
         """Return the outcome of an interrupted run: open questions, and the state that the resuming run needs."""

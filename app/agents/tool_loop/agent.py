@@ -32,7 +32,6 @@ from app.agents.tool_loop.conversation_window import ConversationWindow, Summary
 from app.agents.tool_loop.graph import MEMORY_NODE, MODEL_NODE, SCHEMAS, TOOLS_NODE, graph_of
 from app.agents.tool_loop.inputs import read_input
 from app.base.errors import StepLimit, TokenLimit
-from app.domain.events import MessageAdded
 from app.domain.messages import WAITING_CALLS, AIMessage, Message
 from app.domain.state import MESSAGES, State
 from app.providers.llm.port import Model, ModelRequest
@@ -237,12 +236,14 @@ class ToolLoop:
         new: list[Message] = [*_revised(messages, pending.message_id, answers.edited), *answers.messages]
         raw = [msgspec.Raw(encode(message)) for message in new]
         next_node = TOOLS_NODE if answers.interrupts else MODEL_NODE
-        step = Step(node=TOOLS_NODE, update={MESSAGES: raw, **answers.update, **answers.forget}, next=(next_node,))
-        number = context.step
+        step = Step(
+            node=TOOLS_NODE,
+            update={MESSAGES: raw, **answers.update, **answers.forget},
+            next=(next_node,),
+            added=tuple(raw[len(raw) - len(answers.messages) :]),
+        )
         if not answers.interrupts:
             await context.commit(step)
-        for message in answers.messages:
-            context.emit(MessageAdded(node=TOOLS_NODE, step=number, message=msgspec.Raw(encode(message))))
         messages.extend(answers.messages)
         if not answers.interrupts:
             return None

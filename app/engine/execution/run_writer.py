@@ -13,7 +13,7 @@ from app.base.crash_points import crash_point
 from app.base.ids import task_id
 from app.base.offload import BULK, offload
 from app.base.tasks import Tasks, run_to_completion
-from app.domain.events import CheckpointPosition, Event, StepCommitted
+from app.domain.events import CheckpointPosition, Event, MessageAdded, StepCommitted
 from app.domain.lifecycle import RunStatus
 from app.domain.state import NO_VALUES, State, shown
 from app.engine.checkpoints.codec import pack
@@ -193,6 +193,8 @@ class RunWriter:
             updates: tuple[msgspec.Raw, ...] = ()  # large ones are stored once, with the state, unless modes show them
             if self.events.renderer.shows_updates or self.state.pending_size() <= LARGE_UPDATE:
                 updates = step.outputs if step.outputs is not None else (_update_of(step),)
+            added = [MessageAdded(step.node, number, message) for message in step.added]
+            announced += filter(self.events.renderer.wants, added)
             move = self.position(parent, "loop", step.next if end is None else ())
             first, *others = updates or (NO_UPDATE,)
             announced.append(StepCommitted(number, str(checkpoint_id), first, step.node, move, tuple(others)))
