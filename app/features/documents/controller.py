@@ -17,6 +17,7 @@ from app.features.access.idempotency import bare_key_in
 from app.features.documents.service import DocumentService
 from app.features.documents.structs import Chunk, Document, FoundPassages, PassageSearch
 from app.infra.http.query_params import AnyRequest, Page, page_headers, page_of
+from app.infra.http.request_bodies import UPLOADS
 from app.infra.http.uploads import IncomingFile
 
 Id = FromPath[UUID]
@@ -58,7 +59,7 @@ class DocumentsController(Controller):
     opt = WRITES
     dependencies = {"page": Provide(page_of, sync_to_thread=False)}  # noqa: RUF012  as the framework declares it
 
-    @post(status_code=202, operation_class=UploadOperation, opt=STARTS_RUNS, summary="Upload a document")
+    @post(status_code=202, operation_class=UploadOperation, opt={**STARTS_RUNS, **UPLOADS}, summary="Upload a document")
     async def upload(
         self,
         principal: CurrentPrincipal,

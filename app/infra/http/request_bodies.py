@@ -4,7 +4,6 @@ The check works on bytes, before any parser (``app.base.json_scan``). A body is 
 request without a valid key never has its body read.
 """
 
-import abc
 import asyncio
 import contextlib
 import re
@@ -40,26 +39,33 @@ EMPTY_OBJECT = b"{}"
 """Stands for a missing body, so that a body with only optional fields can be left out."""
 
 WITHOUT_BODY = frozenset({"GET", "HEAD", "OPTIONS"})
-_FILES = re.compile(r"/documents/?$")
 _MESSAGES = re.compile(
     r"/(?:runs|state|chat|responses|conversations|ag-ui|copilotkit|a2a|mcp|commands)(?:/|$)|/threads/?$"
 )
 _JSON = re.compile(rb"application/(?:[^;,\s]+\+)?json\s*(?:;.*)?", re.IGNORECASE)
 
 
-def takes_messages(path: str) -> bool:
-    """Whether the route at ``path`` takes messages and so a larger body: runs, states, new threads."""
-    return _MESSAGES.search(path) is not None
+UPLOADS = {"uploads": True}
+"""Member of the ``opt`` of handlers that read their body themselves, as it arrives (``app.infra.http.uploads``).
+
+What a body may be depends on the route that has matched, never on the path, whose parameters are the client's.
+"""
+
+
+def takes_messages(template: str) -> bool:
+    """Whether a route takes messages and so a larger body, by its path template: runs, states, new threads."""
+    return _MESSAGES.search(template) is not None
 
 
 def has_whole_body(scope: Any) -> bool:
-    """Whether a request's body is read whole, unlike an upload's (``app.infra.http.uploads``)."""
+    """Whether the body of a request is read whole, unlike an upload's; its route has matched."""
     return scope["method"] not in WITHOUT_BODY and not is_upload(scope)
 
 
 def is_upload(scope: Any) -> bool:
-    """Whether a request uploads a file."""
-    return scope["method"] == "POST" and _FILES.search(scope["path"]) is not None
+    """Whether the route that has matched a request takes an upload."""
+    handler = scope.get("route_handler")
+    return handler is not None and "uploads" in handler.opt
 
 
 class RequestBodyMiddleware:
@@ -88,31 +94,43 @@ class RequestBodyMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != ScopeType.HTTP or not (has_whole_body(scope) or is_upload(scope)):
+        if scope["type"] != ScopeType.HTTP or scope["method"] in WITHOUT_BODY:
             await self.app(scope, receive, send)
             return
-        reader = (_BodyReceiver if has_whole_body(scope) else _UploadReceiver)(scope, receive, self)
+        receiver = _BodyReceiver(scope, receive, self)
         try:
-            await self.app(scope, reader, send)
+            await self.app(scope, receiver, send)
         finally:
-            reader.release()
+            receiver.release()
 
 
-class _Reserving(abc.ABC):
-    """``receive`` of one request, with bytes reserved from budgets until it is served."""
+class _BodyReceiver:
+    """``receive`` of one request, with bytes reserved from budgets until it is served.
 
-    __slots__ = ("_limits", "_read", "_receive", "_reserved", "_scope")
+    Returns the whole body first, then the server's messages. The bytes of an upload pass through as they arrive.
+    """
+
+    __slots__ = ("_limits", "_read", "_receive", "_reserved", "_scope", "_uploads")
 
     def __init__(self, scope: Any, receive: Receive, limits: RequestBodyMiddleware) -> None:
         self._scope = scope
         self._receive = receive
         self._limits = limits
-        self._read = False
+        self._read = self._uploads = False
         self._reserved: list[tuple[ByteBudget, Hashable, int]] = []
 
-    @abc.abstractmethod
     async def __call__(self) -> Any:
-        """Return the next message of the request."""
+        """Return the next message of the request, whose route has matched by now."""
+        if not self._read:
+            self._read = True
+            self._uploads = is_upload(self._scope)
+            if not self._uploads:
+                return await self._whole()
+            await self._reserve(self._limits.uploads, UPLOAD_BYTES)
+        message: Any = await self._receive()
+        if self._uploads and not message.get("more_body", False):
+            self.release()
+        return message
 
     def release(self) -> None:
         """Release the reserved bytes."""
@@ -143,33 +161,9 @@ class _Reserving(abc.ABC):
                     message = await self._receive()
                     max_bytes -= len(message.get("body", b""))
 
-
-class _UploadReceiver(_Reserving):
-    """Bounds concurrent uploads; their bytes pass through as they arrive."""
-
-    __slots__ = ()
-
-    async def __call__(self) -> Any:
-        if not self._read:
-            self._read = True
-            await self._reserve(self._limits.uploads, UPLOAD_BYTES)
-        message: Any = await self._receive()
-        if not message.get("more_body", False):
-            self.release()
-        return message
-
-
-class _BodyReceiver(_Reserving):
-    """Returns the whole body first, then the server's messages."""
-
-    __slots__ = ()
-
-    async def __call__(self) -> Any:
-        if self._read:
-            return await self._receive()
-        self._read = True
+    async def _whole(self) -> Any:
         limits = self._limits
-        max_bytes = limits.max_large_bytes if limits.large(self._scope["path"]) else limits.max_bytes
+        max_bytes = limits.max_large_bytes if limits.large(self._scope.get("path_template", "")) else limits.max_bytes
         try:
             length = self._check_headers(max_bytes)
             if length > limits.max_bytes:

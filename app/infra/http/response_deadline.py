@@ -17,7 +17,7 @@ class ResponseDeadlineMiddleware:
     """ASGI middleware: cancel a request whose response has not begun after ``seconds``, and respond 503.
 
     A response that has begun, like a stream or a long poll with heartbeats, is not limited. Uploads have their own
-    timeouts (``app.infra.http.uploads``).
+    timeouts from where their body is read (``app.infra.http.uploads``).
     """
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
@@ -26,23 +26,31 @@ class ResponseDeadlineMiddleware:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one connection."""
-        if scope["type"] != ScopeType.HTTP or is_upload(scope):
+        if scope["type"] != ScopeType.HTTP:
             await self._app(scope, receive, send)
             return
         begun = returned = False
         timer = asyncio.timeout(self._seconds)
 
+        def stop() -> None:
+            if not (returned or timer.expired()):  # streams are sent after the application has returned
+                timer.reschedule(None)
+
+        async def receiving() -> Any:
+            if is_upload(scope):
+                stop()
+            return await receive()
+
         async def sending(message: Any) -> None:
             nonlocal begun
             if not begun:
                 begun = True
-                if not (returned or timer.expired()):  # streams are sent after the application has returned
-                    timer.reschedule(None)
+                stop()
             await send(message)
 
         try:
             async with timer:
-                await self._app(scope, receive, sending)
+                await self._app(scope, receiving, sending)
                 returned = True
         except TimeoutError:
             if begun or not timer.expired():
