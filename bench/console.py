@@ -14,7 +14,8 @@ import statistics
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,9 @@ const frame = (now) => {
 };
 requestAnimationFrame(frame);
 """
+ANIMATED = (
+    "<style>@keyframes a { 50% { opacity: .2 } } p { animation: a 1s infinite }</style><p>A page that animates.</p>"
+)
 SCROLL = """
 async () => {
   const place = document.querySelector(".scroller");
@@ -167,31 +171,64 @@ def long_thread(browser: Browser, url: str, api: httpx.Client) -> None:
     show_frames("scrolled through it", frames)
 
 
-def streams(browser: Browser, url: str, api: httpx.Client) -> None:
-    """Several tabs on one run that speaks fast."""
-    thread = api.post("/threads", json={}).json()["thread_id"]
-    # tabs of one browser that are not in front draw nothing: each is a window of its own
+def until_idle(api: httpx.Client, thread: str) -> None:
+    """Wait until no run of ``thread`` is live."""
+    while api.get(f"/threads/{thread}").json()["status"] == "busy":
+        time.sleep(0.1)
+
+
+@contextlib.contextmanager
+def windows(browser: Browser) -> Iterator[list[tuple[Page, CDPSession]]]:
+    """Several pages; tabs of one browser that are not in front draw nothing, so each is a window of its own."""
     with contextlib.ExitStack() as stack:
-        tabs = []
-        for _ in range(TABS):
-            context = browser.new_context()
-            stack.callback(context.close)
-            page, session = stack.enter_context(tab(context, FRAMES))
+        contexts = [stack.enter_context(contextlib.closing(browser.new_context())) for _ in range(TABS)]
+        yield [stack.enter_context(tab(context, FRAMES)) for context in contexts]
+
+
+def speak(api: httpx.Client, thread: str) -> None:
+    """Start a run that says ``TOKENS`` words a second."""
+    body = {"assistant_id": "speaker", "input": "speak", "stream_mode": ["messages-tuple", "updates"]}
+    api.post(f"/threads/{thread}/runs", json=body).raise_for_status()
+
+
+def measure_windows(name: str, tabs: list[tuple[Page, CDPSession]], work: Callable[[], None]) -> None:
+    """Do ``work`` and print the frames that each page has drawn meanwhile, and the CPU of its main thread."""
+    for page, _ in tabs:
+        page.evaluate("window.frames_ = []")
+    before = [cpu(session) for _, session in tabs]
+    work()
+    for number, (page, session) in enumerate(tabs):
+        show_frames(f"{name}, tab {number + 1}", page.evaluate("window.frames_"))
+        print(f"{'':4}main thread {(cpu(session) - before[number]) / SECONDS / 10:.0f} % of a core")
+
+
+def streams(browser: Browser, url: str, api: httpx.Client) -> None:
+    """Several tabs on one run that speaks fast; before, as many pages that only animate, during such a run."""
+    thread, other = (api.post("/threads", json={}).json()["thread_id"] for _ in range(2))
+    with windows(browser) as tabs:
+        for page, _ in tabs:
+            page.goto(f"{url}api/v1/health")
+            page.set_content(ANIMATED)
+
+        def animate() -> None:
+            speak(api, other)
+            tabs[0][0].wait_for_timeout(SECONDS * 1000)
+            until_idle(api, other)
+
+        measure_windows(f"control: pages that only animate, in {TABS} tabs", tabs, animate)
+    with windows(browser) as tabs:
+        for page, _ in tabs:
             page.goto(f"{url}console/threads/{thread}")
             page.wait_for_selector("text=History")
-            tabs.append((page, session))
-        for page, _ in tabs:
-            page.evaluate("window.frames_ = []")
-        before = [cpu(session) for _, session in tabs]
-        modes = ["messages-tuple", "updates"]
-        body = {"assistant_id": "speaker", "input": "speak", "stream_mode": modes}
-        api.post(f"/threads/{thread}/runs", json=body).raise_for_status()
-        last = f"word{TOKENS * SECONDS - 1}"
-        for page, _ in tabs:
-            page.wait_for_function("last => document.querySelector('.rows')?.textContent.includes(last)", arg=last)
-        for number, (page, session) in enumerate(tabs):
-            show_frames(f"{TOKENS:,} tokens/s in {TABS} tabs, tab {number + 1}", page.evaluate("window.frames_"))
-            print(f"{'':4}main thread {(cpu(session) - before[number]) / SECONDS / 10:.0f} % of a core")
+
+        def follow() -> None:
+            speak(api, thread)
+            last = f"word{TOKENS * SECONDS - 1}"
+            for page, _ in tabs:
+                page.wait_for_function("last => document.querySelector('.rows')?.textContent.includes(last)", arg=last)
+                page.wait_for_selector(".row.ai .row-actions")
+
+        measure_windows(f"{TOKENS:,} tokens/s in {TABS} tabs", tabs, follow)
 
 
 def show(name: str, values: list[float], limit: float | None) -> None:

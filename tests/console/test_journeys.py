@@ -42,10 +42,11 @@ def test_a_visitor_talks_to_an_agent(browser: Browser, console: Served) -> None:
         # a second tab on the same thread sees what the first one says
         other = page.context.new_page()
         other.goto(thread)
-        other.wait_for_selector(".row.ai >> nth=1")
+        other.click(".call summary")
         watched.say("note buy milk")
         other.wait_for_selector("text=note buy milk")
-        other.wait_for_selector(".row.ai >> nth=3")
+        other.wait_for_selector(".row.ai >> nth=3 >> .answer-foot >> text=out")
+        assert other.locator(".call[open]").count() == 1, "what is open stays open"
         other.close()
         watched.answered(4)
 

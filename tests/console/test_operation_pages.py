@@ -1,6 +1,7 @@
 """Operation by the console, in a real browser, against a real server."""
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +137,46 @@ def test_every_page_fits_a_phone(browser: Browser, console: Served) -> None:
         page.click("[aria-label='Menu']")
         page.click("a.nav >> text=Health")
         page.wait_for_selector(".status.healthy")
+
+
+def test_an_upload_shows_its_progress_and_outlives_a_lost_server(browser: Browser, console: Served) -> None:
+    with watching(browser, console) as watched:
+        page = watched.open("console/documents")
+        network = page.context.new_cdp_session(page)
+        network.send("Network.enable")
+
+        def limit(bytes_a_second: int, offline: bool = False) -> None:
+            limits = {"offline": offline, "latency": 0, "downloadThroughput": -1, "uploadThroughput": bytes_a_second}
+            network.send("Network.emulateNetworkConditions", limits)
+
+        text = b"<p>Black tea is brewed at 95 degrees.</p><!-- %s -->" % (b"x" * 1_500_000)
+        files = [
+            {"name": "black.html", "mimeType": "text/html", "buffer": text},
+            {"name": "table.xyz", "mimeType": "application/x-unknown", "buffer": b"\x00\x01"},
+        ]
+        limit(300_000)
+        page.set_input_files("input[type=file]", files)  # type: ignore[arg-type]
+        page.wait_for_function("() => document.querySelector('.upload progress').value > 100000")
+        assert re.search(r"\d+ % sent · 1.5 MB", page.inner_text(".upload >> nth=0"))
+        assert_accessible(page)
+        page.click("a.nav >> text=Crons")
+        page.wait_for_selector("main h1 >> text=Crons")
+        limit(-1, offline=True)
+        page.wait_for_selector(".banner:not([hidden])")
+        page.click("a.nav >> text=Documents")
+        page.wait_for_selector(".upload >> text=sent again when it is back")
+        limit(-1)
+        page.locator("tr", has_text="black.html").locator(".status.ready").wait_for()
+
+        # one that is refused says why, and can be put away
+        page.wait_for_selector(".upload >> text=not uploaded")
+        assert "text/plain" in page.inner_text(".upload .problem")
+        page.click("text=Dismiss")
+        assert page.locator(".upload").count() == 0
+        page.locator("tr", has_text="black.html").locator("text=Delete").click()
+        page.click("td >> text=Delete?")
+        page.wait_for_selector("text=No document yet")
+        watched.complaints.clear()  # what the browser says of requests that failed
 
 
 def test_an_operator_works_with_memory_documents_and_crons(browser: Browser, console: Served) -> None:

@@ -74,18 +74,37 @@ function needKey(detail) {
   return asking;
 }
 
+/** Send a request as `fetch` does, and report by `onSent` which part of its body was sent, from 0 to 1. */
+function watchedFetch(url, { method, headers, body, signal, onSent }) {
+  return new Promise((resolve, reject) => {
+    const sending = new XMLHttpRequest();
+    sending.open(method, url);
+    for (const [name, value] of Object.entries(headers)) sending.setRequestHeader(name, value);
+    sending.upload.addEventListener("progress", ({ loaded, total }) => total && onSent(loaded / total));
+    sending.addEventListener("load", () => {
+      const retryAfter = sending.getResponseHeader("Retry-After");
+      resolve(new Response(sending.response || null, { status: sending.status, headers: retryAfter ? { "Retry-After": retryAfter } : {} }));
+    });
+    sending.addEventListener("error", () => reject(new TypeError("The request got no answer.")));
+    sending.addEventListener("abort", () => reject(signal.reason));
+    signal?.addEventListener("abort", () => sending.abort(), { once: true });
+    sending.send(body);
+  });
+}
+
 /**
  * Send a request and return its response. A request that got no answer is sent again once the server is back: reads
- * as they are, writes with the same Idempotency-Key, so that they have one effect.
+ * as they are, writes with the same Idempotency-Key, so that they have one effect. `onSent`: see `watchedFetch`.
  */
-export async function request(path, { method = "GET", headers = {}, signal, ...rest } = {}) {
+export async function request(path, { method = "GET", headers = {}, signal, onSent, ...rest } = {}) {
   const sent = { ...headers };
   const repeatable = method !== "POST" || "Idempotency-Key" in sent;
   for (let tries = 1; ; ) {
     if (storedKey()) sent.Authorization = `Bearer ${storedKey()}`;
     let answer;
     try {
-      answer = await fetch(address(path), { method, headers: sent, signal, ...rest });
+      const given = { method, headers: sent, signal, ...rest };
+      answer = await (onSent ? watchedFetch(address(path), { ...given, onSent }) : fetch(address(path), given));
     } catch (error) {
       if (signal?.aborted) throw error;
       const back = serverIsBack();

@@ -74,9 +74,13 @@ export function fill(element, ...children) {
   return add(element, children);
 }
 
-/** Replace the children, unless they are these already: then focus and open parts stay. */
+/** Make `nodes` the children; those that stay are not moved, so that their focus and their open parts stay too. */
 export function keep(element, nodes) {
-  if (nodes.length !== element.children.length || nodes.some((node, index) => node !== element.children[index])) fill(element, nodes);
+  const wanted = new Set(nodes);
+  for (const child of [...element.childNodes]) if (!wanted.has(child)) child.remove();
+  nodes.forEach((node, index) => {
+    if (element.childNodes[index] !== node) element.insertBefore(node, element.childNodes[index] ?? null);
+  });
 }
 
 /** Return an icon that assistive technology skips: the control around it has the name. */

@@ -3,7 +3,7 @@
  * their height, so that the scroll bar is right.
  */
 
-import { h } from "./dom.js";
+import { h, keep } from "./dom.js";
 
 const CHUNK = 30;
 const GUESSED_ROW = 96;
@@ -29,16 +29,34 @@ export class RowList {
     this._sizes.disconnect();
   }
 
-  /** Show `items`, each with an id. */
+  /** Show `items`, each with an id and a type. Views of items that were shown stay. */
   set(items) {
-    this._observer.disconnect();
-    this._views.clear();
-    this._chunks = [];
-    this.element.replaceChildren();
-    for (let at = 0; at < items.length; at += CHUNK) this._chunk(items.slice(at, at + CHUNK));
+    const kept = this._follow;
+    const count = Math.ceil(items.length / CHUNK);
+    for (const chunk of this._chunks.splice(count)) {
+      this._observer.unobserve(chunk.element);
+      this._refill(chunk, []);
+      chunk.element.remove();
+    }
+    for (let index = 0; index < count; index++) {
+      const part = items.slice(index * CHUNK, (index + 1) * CHUNK);
+      if (index < this._chunks.length) this._refill(this._chunks[index], part);
+      else this._chunk(part);
+    }
     const last = this._chunks.at(-1);
     if (last) this._mount(last);
-    this.toEnd();
+    if (kept) this.toEnd();
+  }
+
+  _refill(chunk, items) {
+    const before = chunk.items;
+    chunk.items = items;
+    if (!chunk.mounted) {
+      if (before.length !== items.length) chunk.element.style.height = `${(chunk.height = items.length * GUESSED_ROW)}px`;
+      return;
+    }
+    keep(chunk.element, items.map((item) => this._view(item)));
+    for (const { id } of before) if (!this._views.get(id)?.element.isConnected) this._views.delete(id);
   }
 
   /** Show changes: `items` are all items now; only those at the end may be new. */
@@ -88,7 +106,13 @@ export class RowList {
   }
 
   _view(item) {
+    const shown = this._views.get(item.id);
+    if (shown?.type === item.type) {
+      shown.update(item);
+      return shown.element;
+    }
     const view = this._render(item);
+    view.type = item.type;
     this._views.set(item.id, view);
     return view.element;
   }

@@ -121,6 +121,22 @@ export class Markdown {
   }
 }
 
+const SAMPLES = ["Words with *emphasis*, `code` and a [link](https://a.example/).", "- one\n- two", "```python\nx = 1  # one\n```", "| a |\n|---|\n| 1 |"];
+
+/**
+ * Show a few words nowhere, one block whenever the browser has nothing to do: the first text that is parsed costs
+ * some tens of milliseconds, which would be dropped frames of the first answer.
+ */
+export function warmUp() {
+  const sample = SAMPLES.shift();
+  if (!sample) return;
+  const idle = globalThis.requestIdleCallback ?? ((act) => setTimeout(act, 100));
+  idle(() => {
+    new Markdown().show(sample);
+    warmUp();
+  });
+}
+
 /** Return a long text as text, the beginning first and the rest on demand. */
 export function longText(text) {
   const shown = h("div.plain", { dir: "auto" }, text.slice(0, MAX_SHOWN));

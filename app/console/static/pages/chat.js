@@ -6,6 +6,7 @@ import { Composer } from "../js/composer.js";
 import { button, duration, fill, h, icon, iconButton, problemPlace } from "../js/dom.js";
 import { RunEvents } from "../js/events.js";
 import { RowList } from "../js/list.js";
+import { warmUp } from "../js/markdown.js";
 import { messageView } from "../js/messages.js";
 import { details, showQuestions } from "../js/questions.js";
 import { go, link } from "../js/router.js";
@@ -49,6 +50,7 @@ export class ChatPage {
 
   async show() {
     this._showBar();
+    warmUp();
     if (!this.session.threadId) {
       this._greet();
       this.composer.focus();

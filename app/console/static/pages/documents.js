@@ -1,11 +1,12 @@
 /** Documents: uploaded with their progress, read chunk by chunk, and searched. */
 
-import { call, get, query, request, uuid } from "../js/api.js";
+import { call, get, query } from "../js/api.js";
 import { ago, bytes, button, empty, fill, h, icon, number, pageHead, problemPlace, status } from "../js/dom.js";
 import { longText } from "../js/markdown.js";
 import { Poll } from "../js/poll.js";
 import { link } from "../js/router.js";
 import { Listing, sureButton } from "../js/table.js";
+import { uploads } from "../js/uploads.js";
 
 const POLL_MS = 1500;
 
@@ -20,7 +21,12 @@ class DocumentsPage {
     this._problem = problemPlace();
     this._found = h("div", { "aria-live": "polite" });
     this._pick = h("input", { type: "file", multiple: true, hidden: true, "aria-label": "Files to upload", accept: ".txt,.md,.html,.htm,.pdf,text/*,application/pdf" });
-    this._pick.addEventListener("change", () => this._upload([...this._pick.files]));
+    this._pick.addEventListener("change", () => {
+      uploads.add([...this._pick.files]);
+      this._pick.value = "";
+    });
+    this._onStored = () => this._list.reload();
+    uploads.addEventListener("stored", this._onStored);
     this._query = h("input", { type: "text", placeholder: "Find passages", "aria-label": "Find passages", class: "grow" });
     const search = h("form.filters", { role: "search" }, this._query, h("button.button", { type: "submit" }, icon("search", 15), "Search"));
     search.addEventListener("submit", (event) => {
@@ -45,11 +51,11 @@ class DocumentsPage {
       ],
     });
     this.element = h("div.page", null, pageHead("Documents", "What agents can search and cite.",
-      button("Upload", () => this._pick.click(), { kind: "primary", glyph: "plus" })), this._pick, this._problem, this._progress = h("div"), search, this._found, this._list.element);
+      button("Upload", () => this._pick.click(), { kind: "primary", glyph: "plus" })), this._pick, this._problem, uploads.element, search, this._found, this._list.element);
     this.element.addEventListener("dragover", (event) => event.preventDefault());
     this.element.addEventListener("drop", (event) => {
       event.preventDefault();
-      this._upload([...event.dataTransfer.files]);
+      uploads.add([...event.dataTransfer.files]);
     });
   }
 
@@ -59,6 +65,7 @@ class DocumentsPage {
 
   close() {
     this._poll.stop();
+    uploads.removeEventListener("stored", this._onStored);
   }
 
   async _do(act) {
@@ -69,17 +76,6 @@ class DocumentsPage {
     } catch (error) {
       this._problem.show(error);
     }
-  }
-
-  async _upload(files) {
-    for (const file of files) {
-      fill(this._progress, h("p.faint", { role: "status" }, h("span.pulse"), ` Uploading ${file.name} (${bytes(file.size)})…`));
-      const body = new FormData();
-      body.append("file", file);
-      await this._do(() => request("/documents", { method: "POST", body, headers: { "Idempotency-Key": uuid() } }));
-    }
-    fill(this._progress);
-    this._pick.value = "";
   }
 
   async _search() {
