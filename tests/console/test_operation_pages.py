@@ -8,7 +8,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import Browser, Request
 
 from tests.console.conftest import assert_accessible, watching
 from tests.journeys.conftest import Served
@@ -137,6 +137,26 @@ def test_every_page_fits_a_phone(browser: Browser, console: Served) -> None:
         page.click("[aria-label='Menu']")
         page.click("a.nav >> text=Health")
         page.wait_for_selector(".status.healthy")
+
+
+def test_more_reads_the_next_page_alone(browser: Browser, console: Served) -> None:
+    with httpx.Client(base_url=console.base, timeout=60) as http, watching(browser, console) as watched:
+        cron = {"assistant_id": "echo", "schedule": "0 9 1 1 *", "input": "Good morning"}
+        made = [http.post("/runs/crons", json=cron).json()["cron_id"] for _ in range(52)]
+        offsets: list[int] = []
+
+        def read(request: Request) -> None:
+            if "crons/search" in request.url:
+                offsets.append((request.post_data_json or {})["offset"])
+
+        watched.page.on("request", read)
+        page = watched.open("console/crons")
+        page.click("text=More")
+        page.locator("tbody tr").nth(51).wait_for()
+        assert offsets == [0, 50]
+        assert page.locator("text=More").is_hidden()
+        for cron_id in made:
+            http.delete(f"/runs/crons/{cron_id}").raise_for_status()
 
 
 def test_an_upload_shows_its_progress_and_outlives_a_lost_server(browser: Browser, console: Served) -> None:

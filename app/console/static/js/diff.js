@@ -1,7 +1,8 @@
 /** What changed between two states: by value, with messages compared by id. */
 
-import { h, pretty } from "./dom.js";
+import { add, h, pretty } from "./dom.js";
 import { textOf } from "./session.js";
+import { table } from "./table.js";
 
 /** Return rows `{path, before, after}` of what differs; lists of messages become one row a message. */
 function differences(before, after, path = "") {
@@ -48,10 +49,8 @@ export function sideBySide(left, right, [leftName, rightName]) {
   const rows = differences(left ?? {}, right ?? {});
   if (!rows.length) return h("p.faint", null, "No value differs.");
   const cell = (value) => h("td", null, value === undefined ? h("span.faint", null, "–") : brief(value));
-  return h("div.table-wrap", { tabindex: "0", role: "region", "aria-label": "Differences" }, h("table.compared", null,
-    h("thead", null, h("tr", null, ["Value", leftName, rightName].map((title) => h("th", { scope: "col" }, title)))),
-    h("tbody", null, rows.slice(0, 200).map((row) => h("tr", null, h("th", { scope: "row" }, h("code", null, row.path)), cell(row.before), cell(row.after))))),
-  rows.length > 200 && h("p.faint", null, `… ${rows.length - 200} more`));
+  const lines = rows.slice(0, 200).map((row) => h("tr", null, h("th", { scope: "row" }, h("code", null, row.path)), cell(row.before), cell(row.after)));
+  return add(table("Differences", ["Value", leftName, rightName], lines, "compared"), rows.length > 200 && h("p.faint", null, `… ${rows.length - 200} more`));
 }
 
 function brief(value, before) {

@@ -4,6 +4,7 @@ import { marked } from "../vendor/marked.js";
 import "../vendor/purify.js";
 import { h, iconButton, copy, number } from "./dom.js";
 import { highlight } from "./highlight.js";
+import { scrollable } from "./table.js";
 
 const MAX_PARSED = 150_000;
 /** Characters shown at once of a text that is too long to parse. */
@@ -46,7 +47,7 @@ function clean(tokens) {
   }
   for (const block of fragment.querySelectorAll("pre > code")) frame(block);
   for (const table of fragment.querySelectorAll("table")) {
-    const around = h("div.table-wrap", { tabindex: "0", role: "region", "aria-label": "Table" });
+    const around = scrollable("Table");
     table.replaceWith(around);
     around.append(table);
   }

@@ -4,6 +4,7 @@ import { get } from "../js/api.js";
 import { ago, duration, fill, h, number, pageHead } from "../js/dom.js";
 import { link } from "../js/router.js";
 import { Poll } from "../js/poll.js";
+import { table } from "../js/table.js";
 
 const EVERY_MS = 3000;
 
@@ -35,7 +36,7 @@ class QueuePage {
     fill(this._figures, figure("Waiting", number(queue.pending), "due, for a worker or for their thread's turn"),
       figure("Oldest", queue.oldest_due ? duration(Date.now() - Date.parse(queue.oldest_due)) : "–", "waits for so long"),
       figure("Running", number(queue.running)), figure("Scheduled", number(queue.scheduled), "for later"));
-    fill(this._agents, queue.agents.length > 0 && table("Queue by agent", ["Agent", "Waiting", "Running", "Scheduled", "Oldest waits since"],
+    fill(this._agents, queue.agents.length > 0 && cells("Queue by agent", ["Agent", "Waiting", "Running", "Scheduled", "Oldest waits since"],
       queue.agents.map((one) => [one.agent || "a deleted assistant", number(one.pending), number(one.running), number(one.scheduled), one.oldest_due ? ago(one.oldest_due) : "–"])));
     fill(this._workers, workers instanceof Error ? h("p.faint", null, `Workers: ${workers.detail ?? workers.message}`) : shown(workers));
   }
@@ -44,12 +45,8 @@ class QueuePage {
 function shown({ processes, alive, holders }) {
   return [h("h2.section", null, "Workers"), h("p.faint", null, `${number(alive)} of ${number(processes)} worker processes of this server live. `,
     holders.length ? "Processes of all servers that hold runs, of all tenants:" : "No process holds a run now."),
-  holders.length > 0 && table("Workers that hold runs", ["Server", "Worker", "Runs", "Oldest began", "Lease until"],
+  holders.length > 0 && cells("Workers that hold runs", ["Server", "Worker", "Runs", "Oldest began", "Lease until"],
     holders.map((one) => [h("code", null, one.server), h("code", null, one.worker.slice(14)), number(one.runs), ago(one.oldest_started_at), ago(one.lease_until)]))];
 }
 
-function table(label, titles, rows) {
-  return h("div.table-wrap", { tabindex: "0", role: "region", "aria-label": label }, h("table", null,
-    h("thead", null, h("tr", null, titles.map((title) => h("th", { scope: "col" }, title)))),
-    h("tbody", null, rows.map((cells) => h("tr", null, cells.map((cell) => h("td", null, cell)))))));
-}
+const cells = (label, titles, rows) => table(label, titles, rows.map((row) => h("tr", null, row.map((cell) => h("td", null, cell)))));

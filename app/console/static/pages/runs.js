@@ -6,13 +6,13 @@ import { go, link } from "../js/router.js";
 import { Poll } from "../js/poll.js";
 import { agentName, agents, THREAD_FIELDS, titleOf } from "../js/state.js";
 import { isLive, queuedFor, searchRuns, tookFor } from "../js/runs.js";
-import { sureButton } from "../js/table.js";
+import { sureButton, table } from "../js/table.js";
 
 const POLL_MS = 3000;
 const PAGE = 50;
 const STATUSES = [["", "all statuses"], ["live", "live"], ["success", "success"], ["error", "error"], ["timeout", "timeout"], ["interrupted", "interrupted"]];
 const PERIODS = [["", "at any time"], ["3600", "in the last hour"], ["86400", "in the last day"], ["604800", "in the last week"]];
-const COLUMNS = ["", "Thread", "Agent", "Status", "Created", "Queue", "Took", "Tokens", ""];
+const columns = () => [h("span.visually-hidden", null, "Compare"), "Thread", "Agent", "Status", "Created", ["Queue", "end"], ["Took", "end"], ["Tokens", "end"], ""];
 
 export const page = () => new RunsPage();
 
@@ -33,8 +33,7 @@ class RunsPage {
     this._period = select("Created", PERIODS);
     this._metadata = h("input", { type: "text", class: "grow", "aria-label": "Metadata", placeholder: 'metadata: user=ada or {"n": 1}', spellcheck: "false" });
     for (const filter of [this._status, this._agent, this._period, this._metadata]) filter.addEventListener("change", () => this._restart());
-    this._table = h("div.table-wrap", { tabindex: "0", role: "region", "aria-label": "Runs" }, h("table.runs", null,
-      h("thead", null, h("tr", null, COLUMNS.map((title, index) => h("th", { scope: "col", class: index > 4 && index < 8 ? "end" : "" }, title || h("span.visually-hidden", null, index ? "Actions" : "Compare"))))), this._rows));
+    this._table = table("Runs", columns(), this._rows, "runs");
     this._more = button("Older runs", () => this._try(() => this._older()), { hidden: true });
     this._compare = button("Compare two", () => this._openComparison(), { disabled: true, title: "Choose two runs" });
     this.element = h("div.page.full", null, pageHead("Runs", "The runs of all threads, newest first, live.", this._compare, sureButton("Stop all live runs", () => this._stopAll(), { kind: "danger" })),

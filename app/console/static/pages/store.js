@@ -76,13 +76,14 @@ class StorePage {
       call("DELETE", "/store/items", { namespace: item.namespace, key: item.key })), { kind: "danger" })));
   }
 
-  async _do(act) {
+  async _do(act, place = this._problem) {
     try {
       await act();
       fill(this._form);
+      place.show(null);
       await this.show();
     } catch (error) {
-      this._problem.show(error);
+      place.show(error);
     }
   }
 
@@ -97,7 +98,7 @@ class StorePage {
       event.preventDefault();
       try {
         const body = { namespace: namespace.value.split("."), key: key.value, value: JSON.parse(value.value) };
-        this._do(() => call("PUT", "/store/items", body));
+        this._do(() => call("PUT", "/store/items", body), place);
       } catch (error) {
         place.show(`The value is not JSON: ${error.message}`);
       }

@@ -2,6 +2,7 @@
 
 import { get } from "../js/api.js";
 import { dollars, empty, fill, h, number, pageHead, problemPlace, svg } from "../js/dom.js";
+import { table } from "../js/table.js";
 
 /** Agents with a colour of their own; the others share the last one. */
 const COLOURS = 6;
@@ -52,9 +53,9 @@ class UsagePage {
     if (!agents.length) return fill(this._place, empty("Nothing was used", "Tokens show here within a second; a run counts when its worker has ended it."));
     const drawing = chart(agents, this._shown, measure);
     fill(this._place, h("article.card", null, drawing),
-      table("Agent", agents.map((one, index) => ({ ...one, swatch: colour(index), label: one.agent || "outside of runs" }))),
-      table("Key or user", largest(byKey).map((one) => ({ ...one, label: one.key_name ? `${one.key_name} (${one.requested_by})` : one.requested_by || "unknown" }))),
-      byModel.length > 0 && table("Model", largest(byModel).map((one) => ({ ...one, label: one.model })), false));
+      usageTable("Agent", agents.map((one, index) => ({ ...one, swatch: colour(index), label: one.agent || "outside of runs" }))),
+      usageTable("Key or user", largest(byKey).map((one) => ({ ...one, label: one.key_name ? `${one.key_name} (${one.requested_by})` : one.requested_by || "unknown" }))),
+      byModel.length > 0 && usageTable("Model", largest(byModel).map((one) => ({ ...one, label: one.model })), false));
     drawing.scrollLeft = drawing.scrollWidth; // the newest days
   }
 }
@@ -110,11 +111,10 @@ function chart(used, days, [title, , format]) {
   return h("div.graph-wrap", { tabindex: "0", role: "region", "aria-label": `${title} by day` }, drawing);
 }
 
-function table(title, rows, runs = true) {
+function usageTable(title, rows, runs = true) {
   const columns = [...(runs ? [["Runs", "runs", number], ["Failed", "failed", number]] : []),
     ["Tokens in", "input_tokens", number], ["Tokens out", "output_tokens", number], ["Tokens", "total_tokens", number], ["Cost", "dollars", dollars]];
-  return h("div.table-wrap.usage", { tabindex: "0", role: "region", "aria-label": `Usage by ${title.toLowerCase()}` }, h("table", null,
-    h("thead", null, h("tr", null, h("th", { scope: "col" }, title), columns.map(([name]) => h("th.end", { scope: "col" }, name)))),
-    h("tbody", null, rows.map((row) => h("tr", null, h("th", { scope: "row", dir: "auto" }, row.swatch && h("span.swatch", { class: row.swatch }), row.label),
-      columns.map(([, field, format]) => h("td.end", null, format(row[field]))))))));
+  return table(`Usage by ${title.toLowerCase()}`, [title, ...columns.map(([name]) => [name, "end"])], rows.map((row) =>
+    h("tr", null, h("th", { scope: "row", dir: "auto" }, row.swatch && h("span.swatch", { class: row.swatch }), row.label),
+      columns.map(([, field, format]) => h("td.end", null, format(row[field]))))));
 }
