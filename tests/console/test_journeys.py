@@ -1,11 +1,12 @@
 """Conversations in the console, in a real browser, against a real server."""
 
+import base64
 import functools
 import re
 
 import httpx
 import pytest
-from playwright.sync_api import Browser, Route
+from playwright.sync_api import Browser, Request, Route
 
 from tests.console.conftest import SLOW_ANSWERS, assert_accessible, at_rest, reviewed, watching
 from tests.journeys.conftest import Served
@@ -27,7 +28,7 @@ def test_a_visitor_talks_to_an_agent(browser: Browser, console: Served) -> None:
         assert float(shown[3]) == pytest.approx((int(shown[1]) * 100 + int(shown[2]) * 200) / 1e6, rel=0.1)
         page.click(".call summary")
         assert '"expression": "12*(3+4)"' in page.inner_text(".call-body pre >> nth=0")
-        assert page.inner_text(".call-state").startswith("done")
+        assert re.fullmatch(r"done · [\d.]+ m?s", page.inner_text(".call-state"))
         page.wait_for_selector(".call summary .tag >> text=read only")
         assert "runs again" in page.inner_text(".call-note")
         thread = page.url
@@ -43,6 +44,7 @@ def test_a_visitor_talks_to_an_agent(browser: Browser, console: Served) -> None:
         other = page.context.new_page()
         other.goto(thread)
         other.click(".call summary")
+        other.wait_for_selector(".call-state >> text=/done · [\\d.]+ m?s/")  # from the history
         watched.say("note buy milk")
         other.wait_for_selector("text=note buy milk")
         other.wait_for_selector(".row.ai >> nth=3 >> .answer-foot >> text=out")
@@ -125,9 +127,22 @@ def test_a_page_that_was_left_does_nothing(browser: Browser, console: Served) ->
         page.on("request", lambda request: asked.append(request.url.partition("/api/v1")[2].partition("?")[0]))
         for pattern in ("/pages/usage.js$", "/api/v1/(health|documents|runs/search)([?]|$)"):
             page.route(re.compile(pattern), hold)
+        streams: set[Request] = set()
+
+        def begun(request: Request) -> None:
+            if request.url.endswith("/stream"):
+                streams.add(request)
+
+        def ended(request: Request) -> None:
+            streams.discard(request)
+
+        page.on("request", begun)
+        page.on("requestfailed", ended)
         thread = httpx.post(f"{console.base}/threads", json={}).json()["thread_id"]
-        watched.open(f"console/threads/{thread}")
+        with page.expect_request(f"**/{thread}/stream"):
+            watched.open(f"console/threads/{thread}")
         page.wait_for_selector("text=History")
+        assert len(streams) == 1
 
         # a module that comes late replaces no page: the conversation is closed when it is left
         with page.expect_request("**/pages/usage.js"):
@@ -139,6 +154,7 @@ def test_a_page_that_was_left_does_nothing(browser: Browser, console: Served) ->
         page.evaluate("() => 0")
         with page.expect_event("requestfailed", lambda request: request.url.endswith(f"/{thread}/stream")):
             page.click("a.nav >> text=Inbox")
+        assert streams == set()
 
         # a page whose first answer comes after it was left asks nothing more
         for name, path in {"Runs": "/runs/search", "Documents": "/documents", "Health": "/health"}.items():
@@ -277,6 +293,7 @@ def test_hostile_content_does_nothing(browser: Browser, console: Served) -> None
         watched.say("<img src=x onerror='window.hacked=8'> call fetch_page")
         watched.answered(2)
         page.click(".call summary")
+        page.wait_for_selector(".call-body pre >> nth=1")
         assert page.evaluate("window.hacked") is None
         assert "<script>" in page.inner_text(".call-body")
         answer = page.locator(".row.ai .markdown").last
@@ -293,6 +310,44 @@ def test_hostile_content_does_nothing(browser: Browser, console: Served) -> None
         page.wait_for_selector(".row.ai >> text=characters left")
         assert page.locator(".row b").count() == 0
         watched.complaints = [text for text in watched.complaints if "has been blocked" not in text]
+
+
+def test_files_go_up_and_come_down(browser: Browser, console: Served) -> None:
+    image = base64.b64decode(
+        "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+    )
+    report = base64.b64encode(b"a,b\n1,2\n").decode()
+    with watching(browser, console) as watched:
+        page = watched.open()
+        watched.choose("echo")
+        files = [
+            {"name": "dot.png", "mimeType": "image/png", "buffer": image},
+            {"name": "<b>note</b>.md", "mimeType": "text/markdown", "buffer": b"Green tea"},
+            {"name": "program.bin", "mimeType": "application/octet-stream", "buffer": b"\x00"},
+        ]
+        page.set_input_files("[aria-label='Files to attach']", files)  # type: ignore[arg-type]
+        page.wait_for_selector(".composer .problem >> text=neither an image nor text")
+        assert page.locator(".chip").count() == 2
+        watched.say("What is this?")
+        watched.answered()
+        assert "<b>note</b>.md" in page.inner_text(".bubble")
+        page.reload()
+        page.wait_for_function("() => document.querySelector('.bubble img.picture')?.naturalWidth === 1")
+        with page.expect_download() as found:
+            page.click(".bubble >> text=Download")
+        assert found.value.path().read_bytes() == image
+
+        # what another client has stored
+        block = {"type": "file", "name": "report.csv", "mime_type": "text/csv", "base64": report}
+        thread = page.url.split("/")[-1]
+        values = {"messages": [{"type": "human", "content": [block]}]}
+        body = {"values": values, "as_node": "__start__"}
+        httpx.post(f"{console.base}/threads/{thread}/state", json=body).raise_for_status()
+        page.reload()
+        with page.expect_download() as found:
+            page.click("[aria-label='Download report.csv']")
+        assert found.value.suggested_filename == "report.csv"
+        assert found.value.path().read_bytes() == b"a,b\n1,2\n"
 
 
 def test_a_run_is_stopped_and_a_lost_server_loses_nothing(browser: Browser, console: Served) -> None:

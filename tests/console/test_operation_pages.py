@@ -132,6 +132,8 @@ def test_every_page_fits_a_phone(browser: Browser, console: Served) -> None:
         for path in (*paths, *of_thread):
             watched.open(f"console/{path}")
             page.wait_for_selector("main h1, main .row.ai")
+            if page.locator(".composer").count():  # the input shows its line
+                page.wait_for_function("() => document.querySelector('.composer textarea').clientHeight > 30")
             assert page.evaluate("document.documentElement.scrollWidth") <= 390, path
         assert_accessible(page)
         page.click("[aria-label='Menu']")
@@ -227,7 +229,11 @@ def test_an_operator_works_with_memory_documents_and_crons(browser: Browser, con
         page.wait_for_selector("article >> text=80 degrees")
         page.click("td a")
         page.wait_for_selector("text=Chunk 0")
+        page.wait_for_selector("header >> text=1 chunk")
         assert_accessible(page)
+        page.click("a.nav >> text=Runs")
+        page.locator("tr", has_text="document ingestion").locator("text=Document").first.click()
+        page.wait_for_selector("main h1 >> text=note.md")
 
         page.click("a.nav >> text=Crons")
         page.click("text=New cron")

@@ -187,7 +187,7 @@ async function pageOf(path, known) {
   }
   if (first === "threads" && second) return new ChatPage(second);
   const load = PAGES[first];
-  if (!load) throw new Error(`The console has no page ${path}.`);
+  if (!load) throw new Error(`The console has no page “${path}”.`);
   const { page } = await load();
   await known;
   return page(second, third);

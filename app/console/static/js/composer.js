@@ -37,7 +37,8 @@ export class Composer {
       event.preventDefault();
       this._attach(event.dataTransfer.files);
     });
-    requestAnimationFrame(() => this._typed());
+    new ResizeObserver(() => this._fit()).observe(this.input); // also once it is on the page
+    this._typed();
   }
 
   /** The thread whose draft is kept. */
@@ -65,9 +66,16 @@ export class Composer {
 
   _typed() {
     sessionStorage.setItem(this._key, this.input.value.slice(0, 500_000));
+    this._fit();
+    this._go.disabled = this._sending || !(this.input.value.trim() || this._files.length);
+  }
+
+  /** Make the input as high as its text, which depends on its width. */
+  _fit() {
+    const width = this.input.clientWidth;
+    if (!width) return;
     this.input.style.height = "auto";
     this.input.style.height = `${Math.min(this.input.scrollHeight, innerHeight * 0.4)}px`;
-    this._go.disabled = this._sending || !(this.input.value.trim() || this._files.length);
   }
 
   async _submit() {

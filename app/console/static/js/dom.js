@@ -157,7 +157,10 @@ export function pretty(value, limit = 100_000) {
   return text.length > limit ? `${text.slice(0, limit)}\n… ${number(text.length - limit)} characters more` : text;
 }
 
-export const status = (name) => h(`span.status.${name}`, null, name);
+export const status = (name) => h(`span.status.${name}`, null, name.replaceAll("_", " "));
+
+/** A number with its noun: "1 step", "2 steps". */
+export const counted = (value, noun) => `${number(value)} ${noun}${value === 1 ? "" : "s"}`;
 
 /** Copy a text, and show on `button` whether that was possible. */
 export async function copy(text, button) {

@@ -13,18 +13,22 @@ function attachments(content) {
   if (!Array.isArray(content)) return [];
   return content.filter((block) => block && typeof block === "object" && block.type !== "text").map((block) => {
     const url = sourceOf(block);
-    if (IMAGE.test(url)) return h("img.picture", { src: url, alt: block.name ?? "image" });
-    const name = block.name ?? block.filename ?? block.type ?? "file";
-    return h("details.attachment", null, h("summary", null, icon("attach", 14), String(name)), h("pre", { tabindex: "0" }, pretty(block, 20_000)));
+    const name = String(block.name ?? block.filename ?? block.file?.filename ?? block.type ?? "file");
+    // only data that the message itself has: an address would tell its host who reads this
+    const save = url.startsWith("data:") && h("a.save", { href: url, download: name, "aria-label": `Download ${name}` }, "Download");
+    if (IMAGE.test(url)) return h("figure.attached", null, h("img.picture", { src: url, alt: name }), save);
+    return h("div.attached", null, h("details.attachment", null, h("summary", null, icon("attach", 14), name), h("pre", { tabindex: "0" }, pretty(block, 20_000))), save);
   });
 }
 
 function sourceOf(block) {
   const image = block.image_url;
   if (image) return String(typeof image === "object" ? image.url : image);
-  const source = typeof block.source === "object" && block.source ? block.source : block;
-  const data = source.data ?? source.base64;
-  return data ? `data:${source.mime_type ?? source.media_type ?? "image/png"};base64,${data}` : String(source.url ?? "");
+  const source = [block.source, block.file].find((one) => one && typeof one === "object") ?? block;
+  const data = source.data ?? source.base64 ?? source.file_data;
+  if (!data || String(data).startsWith("data:")) return String(data ?? source.url ?? "");
+  const kind = source.mime_type ?? source.media_type ?? (block.type === "file" ? "application/octet-stream" : "image/png");
+  return `data:${kind};base64,${data}`;
 }
 
 /** Make the views of a thread's messages. `actions`: `edit`, `redo`, `fork` and `events`, each of a message. */
@@ -109,7 +113,8 @@ class AnswerView {
     const model = message.response_metadata?.model_name;
     drawPriced(() => {
       const cost = costOf(message);
-      fill(this._foot, this._actions, h("span.faint", null, [model, usage && tokens(usage), cost && dollars(cost)].filter(Boolean).join(" · ")));
+      const about = [model, usage && tokens(usage), cost && dollars(cost)].filter(Boolean).join(" · ");
+      fill(this._foot, about && h("span.faint", null, about), this._actions);
     });
   }
 }
@@ -141,13 +146,25 @@ class CallView {
     this._name.textContent = call.name || "…";
     this._classify(call.name, session.assistant);
     this._brief.textContent = brief(call);
-    const failed = result?.status === "error" || call.invalid;
-    const waits = !result && !call.invalid;
-    const state = failed ? "failed" : result ? "done" : session.run ? "running" : "open";
-    this._state.className = `call-state ${state}`;
-    this._state.textContent = this._took ? `${state} · ${duration(this._took)}` : state;
-    this.element.classList.toggle("waits", waits);
+    this._session = session;
+    this.element.classList.toggle("waits", !result && !call.invalid);
+    this._showState();
     if (this.element.open) this._open();
+  }
+
+  _showState() {
+    const failed = this._result?.status === "error" || this._call.invalid;
+    const state = failed ? "failed" : this._result ? "done" : this._live ? "running" : "open";
+    this._state.className = `call-state ${state}`;
+    this._state.textContent = this._took === undefined ? state : `${state} · ${duration(this._took)}`;
+  }
+
+  /** Show the time of a call that this page did not see: that of its step, which the history knows. */
+  async _findTime() {
+    if (this._took !== undefined || this._timed) return;
+    this._timed = true;
+    this._took = (await this._session.stepTime(this._result.id).catch(() => null)) ?? undefined;
+    this._showState();
   }
 
   /** Show the class of the tool, once it is known. */
@@ -168,6 +185,7 @@ class CallView {
     if (this._toolClass) add(this._body, h("p.call-note", null, `${this._class.textContent}: ${classMeaning(this._toolClass)}`));
     if (call.error) add(this._body, h("p.problem", null, call.error));
     if (!result) return;
+    this._findTime();
     const text = textOf(result.content);
     add(this._body, h("p.label", null, `Result${text.length > 2000 ? ` (${bytes(text.length)})` : ""}`), attachments(result.content),
       h("pre", { tabindex: "0", dir: "auto" }, pretty(asJson(text))));

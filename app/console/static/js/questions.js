@@ -82,7 +82,7 @@ function actionForm(action, allowed, toolClass, decide) {
     h("div.buttons", null,
       h("button.button.primary", { type: "button", onclick: approve }, icon("check", 16), label),
       allowed.includes("reject") && button("Reject", () => decide({ type: "reject", message: reason.value }), { kind: "danger" }),
-      allowed.includes("respond") && button("Answer for it", () => decide({ type: "respond", message: reason.value })),
+      allowed.includes("respond") && button("Give this result", () => decide({ type: "respond", message: reason.value })),
       (allowed.includes("reject") || allowed.includes("respond")) && reason));
 }
 

@@ -404,6 +404,16 @@ export class Session extends EventTarget {
     return made?.metadata?.run_id ?? null;
   }
 
+  /** Return the milliseconds of the step that added a message; null if the history does not reach so far back. */
+  async stepTime(messageId) {
+    let made = null;
+    for await (const state of this._states()) {
+      if (state.values?.messages?.some((one) => one.id === messageId)) made = state;
+      else return made && Date.parse(made.created_at) - Date.parse(state.created_at);
+    }
+    return null;
+  }
+
   /** Go on from the checkpoint that has the first `count` messages: with another text, or, without one, unchanged. */
   async branch(count, content, assistant) {
     const state = await this.checkpointWith(count);

@@ -35,6 +35,12 @@ export function chooseAgent(id) {
 
 export const agentName = (id) => known.find((one) => one.assistant_id === id || one.graph_id === id)?.name ?? id ?? "";
 
+/** The internal agent that ingests documents. */
+export const INGESTION = "_ingest";
+
+/** Return the name of an agent as people read it, by the name that runs and usage have. */
+export const shownAgent = (name) => (name === INGESTION ? "document ingestion" : name);
+
 /** The first words of a thread, its title in lists. */
 export function titleOf(thread) {
   const first = thread.extracted?.title;

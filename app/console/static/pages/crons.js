@@ -19,8 +19,8 @@ class CronsPage {
       none: empty("No cron yet", "A cron starts runs at the times of a schedule."),
       columns: [
         ["Schedule", (cron) => [h("code", null, cron.schedule), cron.timezone && h("div.faint", null, cron.timezone)]],
-        ["Agent", (cron) => agentName(cron.assistant_id)],
-        ["Thread", (cron) => (cron.thread_id ? h("a", { href: link(`threads/${cron.thread_id}`), "data-go": `threads/${cron.thread_id}` }, "open") : h("span.faint", null, "a new one each"))],
+        ["Agent", (cron) => agentName(cron.assistant_id), "name"],
+        ["Thread", (cron) => (cron.thread_id ? h("a", { href: link(`threads/${cron.thread_id}`), "data-go": `threads/${cron.thread_id}` }, "open") : h("span.faint", null, "a new one each time")), "name"],
         ["Next run", (cron) => (cron.enabled === false ? h("span.status", null, "paused") : nextTimes(cron))],
         ["", (cron) => h("div.actions", null, button("Run now", () => this._do(() => this._run(cron))),
           button(cron.enabled === false ? "Resume" : "Pause", () => this._do(() => call("PATCH", `/runs/crons/${cron.cron_id}`, { enabled: cron.enabled === false }))),

@@ -1,7 +1,7 @@
 /** Documents: uploaded with their progress, read chunk by chunk, and searched. */
 
 import { call, get, query } from "../js/api.js";
-import { ago, bytes, button, empty, fill, h, icon, number, pageHead, problemPlace, status } from "../js/dom.js";
+import { ago, bytes, button, counted, empty, fill, h, icon, number, pageHead, problemPlace, status } from "../js/dom.js";
 import { longText } from "../js/markdown.js";
 import { Poll } from "../js/poll.js";
 import { link } from "../js/router.js";
@@ -41,7 +41,7 @@ class DocumentsPage {
       }),
       none: empty("No document yet", "Text, Markdown, HTML or PDF: drop files here. Agents with the tool search_documents answer from them."),
       columns: [
-        ["Document", (one) => [h("a", { href: link(`documents/${one.document_id}`), "data-go": `documents/${one.document_id}`, dir: "auto" }, one.title ?? one.filename ?? one.document_id), one.error && h("div.problem", null, one.error)]],
+        ["Document", (one) => [h("a.named", { href: link(`documents/${one.document_id}`), "data-go": `documents/${one.document_id}`, dir: "auto" }, one.title ?? one.filename ?? one.document_id), one.error && h("div.problem", null, one.error)]],
         ["Status", (one) => status(one.status)],
         ["Chunks", (one) => number(one.chunks), "end"],
         ["Size", (one) => bytes(one.size), "end"],
@@ -103,7 +103,7 @@ class DocumentPage {
   async show() {
     const id = encodeURIComponent(this._id);
     const [one, chunks] = await Promise.all([get(`/documents/${id}`), get(`/documents/${id}/chunks?limit=100`)]);
-    fill(this.element, pageHead(one.title ?? one.filename ?? "Document", `${one.content_type} · ${bytes(one.size)} · ${number(one.chunks)} chunks`, status(one.status)),
+    fill(this.element, pageHead(one.title ?? one.filename ?? "Document", `${one.content_type} · ${bytes(one.size)} · ${counted(one.chunks, "chunk")}`, status(one.status)),
       one.error && h("p.problem", null, one.error),
       chunks.map((chunk) => h("article.card", null, h("p.faint", null, `Chunk ${chunk.chunk}, characters ${number(chunk.start)} to ${number(chunk.end)}${chunk.page ? `, page ${chunk.page}` : ""}`), longText(chunk.text))),
       one.chunks > chunks.length && h("p.faint", null, `The first ${chunks.length} of ${number(one.chunks)} chunks.`));

@@ -2,7 +2,7 @@
 
 import { get, post, query } from "../js/api.js";
 import { nodeOf, stepsOf, took } from "../js/checkpoints.js";
-import { button, duration, empty, fill, fullDate, h, icon, keep, number, pageHead, pretty, problemPlace, status } from "../js/dom.js";
+import { button, counted, duration, empty, fill, fullDate, h, icon, keep, pageHead, pretty, problemPlace, status } from "../js/dom.js";
 import { diffView, sideBySide } from "../js/diff.js";
 import { RunEvents } from "../js/events.js";
 import { drawGraph } from "../js/graph.js";
@@ -213,7 +213,7 @@ class RunCard {
     const times = [`queue ${duration(queued)}`, ...steps.map(({ name, from, to }) => `${name} ${duration(to - from)}`)];
     const compare = earlier && `compare/${this._thread}.${earlier.run_id}/${this._thread}.${run.run_id}`;
     fill(this._head, status(run.status), h("b", null, ` ${duration(end - created)} `),
-      h("span.faint", null, `${fullDate(run.created_at)}${run.usage ? ` · ${tokens(run.usage)}` : ""} · ${number(steps.length)} steps`),
+      h("span.faint", null, `${fullDate(run.created_at)}${run.usage ? ` · ${tokens(run.usage)}` : ""} · ${counted(steps.length, "step")}`),
       run.attempts > 1 && h("span.status.interrupted.attempts", null, `${run.attempts} attempts`));
     const focused = [...this._body.querySelectorAll(".bar")].indexOf(document.activeElement);
     fill(this._body, run.error && h("p.problem", null, `${run.error.error}: ${run.error.message}`),

@@ -34,7 +34,7 @@ class QueuePage {
     const [queue, workers] = await Promise.all([get("/queue"), get("/admin/workers").catch((error) => error)]);
     const figure = (name, value, note) => h("div.card", null, h("dt", null, name), h("dd", null, value), note && h("dd.faint", null, note));
     fill(this._figures, figure("Waiting", number(queue.pending), "due, for a worker or for their thread's turn"),
-      figure("Oldest", queue.oldest_due ? duration(Date.now() - Date.parse(queue.oldest_due)) : "–", "waits for so long"),
+      figure("Longest wait", queue.oldest_due ? duration(Date.now() - Date.parse(queue.oldest_due)) : "–"),
       figure("Running", number(queue.running)), figure("Scheduled", number(queue.scheduled), "for later"));
     fill(this._agents, queue.agents.length > 0 && cells("Queue by agent", ["Agent", "Waiting", "Running", "Scheduled", "Oldest waits since"],
       queue.agents.map((one) => [one.agent || "a deleted assistant", number(one.pending), number(one.running), number(one.scheduled), one.oldest_due ? ago(one.oldest_due) : "–"])));

@@ -4,7 +4,7 @@ import { get, post, query, request, uuid } from "../js/api.js";
 import { ago, button, duration, empty, fill, fullDate, h, keep, number, pageHead, problemPlace, status } from "../js/dom.js";
 import { go, link } from "../js/router.js";
 import { Poll } from "../js/poll.js";
-import { agentName, agents, THREAD_FIELDS, titleOf } from "../js/state.js";
+import { agentName, agents, INGESTION, shownAgent, THREAD_FIELDS, titleOf } from "../js/state.js";
 import { isLive, queuedFor, searchRuns, tookFor } from "../js/runs.js";
 import { sureButton, table } from "../js/table.js";
 
@@ -139,17 +139,20 @@ class RunsPage {
       took.textContent = duration(tookFor(run));
     };
     tick();
+    const name = run.metadata?.graph_id;
+    const ingestion = name === INGESTION;
     const path = `threads/${run.thread_id}`;
     const steps = `${path}/history/${run.run_id}`;
+    const shown = ingestion ? `documents/${run.metadata.document_id}` : path;
     const pick = h("input", { type: "checkbox", "aria-label": "Compare this run", title: "Compare this run", onchange: () => this._pick(run, pick) });
     pick.checked = this._chosen.has(run.run_id);
     const row = h("tr", null, h("td", null, pick),
-      h("td", { dir: "auto" }, h("a.clip", { href: link(path), "data-go": path }, title || "Thread")),
-      h("td.name", null, agentName(run.assistant_id)), h("td", null, status(run.status), run.attempts > 1 && h("div.several", null, `${run.attempts} attempts`), run.error && failure(run.error)),
+      h("td", { dir: "auto" }, h("a.clip", { href: link(shown), "data-go": shown }, ingestion ? "Document" : title || "Thread")),
+      h("td.name", null, ingestion ? shownAgent(name) : agentName(run.assistant_id)), h("td", null, status(run.status), run.attempts > 1 && h("div.several", null, `${run.attempts} attempts`), run.error && failure(run.error)),
       h("td", { title: run.started_at ? `started ${fullDate(run.started_at)}${run.ended_at ? `, ended ${fullDate(run.ended_at)}` : ""}` : "not started yet" }, ago(run.created_at)), queue, took,
       h("td.end", { title: run.usage ? `${number(run.usage.input_tokens)} in, ${number(run.usage.output_tokens)} out` : "" }, run.usage ? number(run.usage.total_tokens) : "–"),
       h("td", null, h("div.actions.tight", null, h("a.button", { href: link(steps), "data-go": steps }, "Steps"),
-        isLive(run) ? button("Stop", () => this._act(() => this._stop(run))) : button("Again", () => this._act(() => this._again(run))))));
+        isLive(run) ? button("Stop", () => this._act(() => this._stop(run))) : !ingestion && button("Again", () => this._act(() => this._again(run))))));
     this._drawn.set(run.run_id, { state, row, tick });
     return row;
   }

@@ -2,6 +2,7 @@
 
 import { get } from "../js/api.js";
 import { dollars, empty, fill, h, number, pageHead, problemPlace, svg } from "../js/dom.js";
+import { shownAgent } from "../js/state.js";
 import { table } from "../js/table.js";
 
 /** Agents with a colour of their own; the others share the last one. */
@@ -53,7 +54,7 @@ class UsagePage {
     if (!agents.length) return fill(this._place, empty("Nothing was used", "Tokens show here within a second; a run counts when its worker has ended it."));
     const drawing = chart(agents, this._shown, measure);
     fill(this._place, h("article.card", null, drawing),
-      usageTable("Agent", agents.map((one, index) => ({ ...one, swatch: colour(index), label: one.agent || "outside of runs" }))),
+      usageTable("Agent", agents.map((one, index) => ({ ...one, swatch: colour(index), label: shownAgent(one.agent) || "outside of runs" }))),
       usageTable("Key or user", largest(byKey).map((one) => ({ ...one, label: one.key_name ? `${one.key_name} (${one.requested_by})` : one.requested_by || "unknown" }))),
       byModel.length > 0 && usageTable("Model", largest(byModel).map((one) => ({ ...one, label: one.model })), false));
     drawing.scrollLeft = drawing.scrollWidth; // the newest days
@@ -86,7 +87,7 @@ const dayName = (day) => DAY.format(new Date(day));
 /** Bars of one day each, in parts of one agent each. */
 function chart(used, days, [title, , format]) {
   const sums = days.map((_, day) => used.reduce((sum, one) => sum + one.byDay[day], 0));
-  const most = Math.max(...sums) || 1;
+  const most = format === number ? 2 * Math.ceil(Math.max(...sums) / 2) || 2 : Math.max(...sums) || 1;  // halves of counts are counts
   const slot = (WIDE - LEFT) / days.length;
   const scale = (HIGH - LOW - 10) / most;
   const label = `${title} by day: ${days.map((day, index) => `${dayName(day)} ${format(sums[index])}`).join(", ")}`;

@@ -12,7 +12,7 @@ class WebhooksPage {
 
   constructor() {
     this._problem = problemPlace();
-    this._status = h("select", { "aria-label": "Status" }, ["", "pending", "delivered", "dead"].map((name) => h("option", { value: name }, name || "all")));
+    this._status = h("select", { "aria-label": "Status" }, ["", "pending", "delivered", "dead"].map((name) => h("option", { value: name }, name || "all statuses")));
     this._status.addEventListener("change", () => this._list.reload());
     this._list = new Listing({
       label: "Deliveries",
