@@ -58,9 +58,8 @@ def assert_accessible(page: Page) -> None:
 @pytest.fixture(scope="module")
 def console(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One server for all journeys of a module."""
-    with serving(
-        server_url, tmp_path_factory.mktemp("console"), AGENT_CONFIG=str(AGENTS), AGENT_PRICES=str(PRICES)
-    ) as server:
+    settings = {"AGENT_CONFIG": str(AGENTS), "AGENT_PRICES": str(PRICES), "AGENT_EGRESS_ALLOW": "127.0.0.0/8"}
+    with serving(server_url, tmp_path_factory.mktemp("console"), **settings) as server:
         yield server.wait_until_ready()
 
 

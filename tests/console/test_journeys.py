@@ -350,6 +350,27 @@ def test_files_go_up_and_come_down(browser: Browser, console: Served) -> None:
         assert found.value.path().read_bytes() == b"a,b\n1,2\n"
 
 
+def test_reasoning_is_shown_and_a_thread_is_copied(browser: Browser, console: Served) -> None:
+    with watching(browser, console) as watched:
+        thread = httpx.post(f"{console.base}/threads", json={"metadata": {"graph_id": "echo"}}).json()["thread_id"]
+        thought = {"reasoning_content": "Tea is a plant."}
+        messages = [
+            {"type": "human", "content": "What is tea?"},
+            {"type": "ai", "content": "A drink.", "additional_kwargs": thought},
+        ]
+        values = {"messages": [*messages, {"type": "human", "content": "Really?"}]}
+        httpx.post(
+            f"{console.base}/threads/{thread}/state", json={"values": values, "as_node": "__start__"}
+        ).raise_for_status()
+        page = watched.open(f"console/threads/{thread}")
+        page.click("summary >> text=Reasoning")
+        assert page.inner_text(".thought .plain") == "Tea is a plant."
+        page.hover(".row.ai")
+        page.click("[aria-label='Copy the thread up to here']")
+        page.wait_for_function("thread => !location.href.endsWith(thread)", arg=thread)
+        page.wait_for_selector(".row.ai >> text=A drink.")
+
+
 def test_a_run_is_stopped_and_a_lost_server_loses_nothing(browser: Browser, console: Served) -> None:
     with watching(browser, console, color_scheme="dark") as watched:
         page = watched.open()

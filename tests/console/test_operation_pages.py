@@ -1,9 +1,12 @@
 """Operation by the console, in a real browser, against a real server."""
 
+import http.server
 import os
 import re
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
@@ -14,6 +17,30 @@ from tests.console.conftest import assert_accessible, watching
 from tests.journeys.conftest import Served
 
 pytestmark = pytest.mark.timeout(240)
+
+
+class Receiver(http.server.BaseHTTPRequestHandler):
+    """Refuses deliveries until ``works``."""
+
+    works = False
+
+    def do_POST(self) -> None:
+        """Answer a delivery."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200 if Receiver.works else 410)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Log nothing."""
+
+
+@pytest.fixture
+def receiver() -> Iterator[str]:
+    """The address of a receiver of webhooks."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}/hook"
+        server.shutdown()
 
 
 def test_an_operator_finds_stops_and_repeats_runs(browser: Browser, console: Served) -> None:
@@ -116,6 +143,26 @@ def test_commands_of_the_page_of_calls_work(browser: Browser, console: Served) -
                 )
                 assert word in done.stdout, (tab, command, done)
         assert_accessible(page)
+
+
+def test_a_delivery_that_failed_is_sent_again(browser: Browser, console: Served, receiver: str) -> None:
+    with watching(browser, console) as watched:
+        body = {"assistant_id": "echo", "input": "Hello", "webhook": receiver, "on_completion": "keep"}
+        httpx.post(f"{console.base}/runs/wait", json=body).raise_for_status()
+        page = watched.open("console/webhooks")
+        row = page.locator("tr", has_text=receiver)
+        while not row.locator("text=410").count():
+            page.reload()
+            page.wait_for_selector("main h1")
+            page.wait_for_timeout(200)
+        assert_accessible(page)
+        Receiver.works = True
+        row.locator("text=Send again").click()
+        page.select_option("[aria-label='Status']", "delivered")
+        while not row.locator(".status.delivered").count():
+            page.reload()
+            page.wait_for_selector("main h1")
+            page.wait_for_timeout(200)
 
 
 def test_every_page_fits_a_phone(browser: Browser, console: Served) -> None:

@@ -82,6 +82,7 @@ class Upload {
   }
 
   _show(part) {
+    this._bar.hidden = false;
     const percent = Math.floor(part * 100);
     this._bar.value = part * this._bar.max;
     this.say(percent < 100 ? `${percent} % sent` : "sent, being stored");
@@ -90,6 +91,7 @@ class Upload {
   _fail(error) {
     this._problem.textContent = error.detail ?? error.message;
     this._problem.hidden = false;
+    this._bar.hidden = true;
     this.say("not uploaded");
     this._offer(this._again, button("Dismiss", () => this._drop()));
   }
