@@ -28,7 +28,7 @@ def test_a_visitor_talks_to_an_agent(browser: Browser, console: Served) -> None:
         assert float(shown[3]) == pytest.approx((int(shown[1]) * 100 + int(shown[2]) * 200) / 1e6, rel=0.1)
         page.click(".call summary")
         assert '"expression": "12*(3+4)"' in page.inner_text(".call-body pre >> nth=0")
-        assert re.fullmatch(r"done · [\d.]+ m?s", page.inner_text(".call-state"))
+        page.wait_for_selector(".call-state >> text=/^done · [\\d.]+ m?s$/")
         page.wait_for_selector(".call summary .tag >> text=read only")
         assert "runs again" in page.inner_text(".call-note")
         thread = page.url
