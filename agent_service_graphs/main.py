@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import functools
 import gc
+import io
 import json
 import os
 import socket
@@ -186,6 +187,9 @@ def main(descriptor: int, status: int) -> None:
 
     A line of JSON on the pipe ``status`` names code that blocks the event loop, which cannot report it itself.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True)  # what a node prints is seen at once, also through a pipe
     loop = asyncio.new_event_loop()
     asyncio.set_event_loop(loop)
     serving = loop.create_task(_serve(descriptor, status))
@@ -193,4 +197,6 @@ def main(descriptor: int, status: int) -> None:
         # a node that raises one of these stops the loop; it ends its run, not the process of all
         with contextlib.suppress(SystemExit, KeyboardInterrupt):
             loop.run_until_complete(serving)
+    with contextlib.suppress(OSError, ValueError):
+        sys.stdout.flush()
     os._exit(0)  # threads of sync nodes may still run, and their results are not needed

@@ -15,6 +15,7 @@ DEFERRED_IMPORTS = {
 # How many broad excepts a file may have, each an edge at which any error must become something else.
 BROAD_EXCEPTS = {
     "app/security/access/custom_auth_handlers.py": 1,  # whatever the operator's code raises refuses the request
+    "app/agents/mcp/servers.py": 1,  # whatever a probe raises, the server is tried again
     "app/agents/mcp/connection.py": 1,  # the SDK raises groups of whatever its transports raise
     "app/agents/langgraph/tools.py": 1,  # whatever a call raises beyond its tool ends the run of the graph
     "app/agents/functions/steps.py": 1,  # whatever a step raises is what it is known to have done

@@ -56,6 +56,17 @@ def customs(context: FakeRunContext) -> list[bytes]:
     return [bytes(one.data) for one in context.events if isinstance(one, Custom)]
 
 
+async def test_what_a_node_prints_is_seen_at_once(capfd: pytest.CaptureFixture[str]) -> None:
+    worker = GraphWorker(GraphProject(graphs={"hostile": "./hostile.py:graph"}, folder=PROJECT))
+    worker.start()
+    try:
+        await worker.wait()
+        await played(worker, "print")
+        assert "said by a node\n" in capfd.readouterr().out
+    finally:
+        await worker.aclose()
+
+
 @WITH_ONE_WORKER
 async def test_what_no_message_can_hold_ends_its_run_and_no_other(worker: GraphWorker) -> None:
     """Half of a character, as models and file names may have it; sets; numbers beyond 64 bits."""

@@ -7,6 +7,7 @@ from datetime import timedelta
 from typing import Any
 from uuid import UUID
 
+import asyncpg
 import pytest
 from structlog.testing import capture_logs
 
@@ -20,7 +21,7 @@ from app.security.limits import budgets as module
 from app.security.limits.budgets import MAX_MODEL_LENGTH, MAX_TOKENS, Budgets, RunAccount
 from app.security.limits.limiter import Limiter
 from app.security.limits.prices import Prices
-from app.security.limits.structs import BudgetReservation, UsageKey, UsageSums
+from app.security.limits.structs import BudgetReservation, TenantLimits, UsageKey, UsageSums
 from tests.crons.conftest import database
 from tests.runs.engine import TENANT, fetch
 from tests.waiting import eventually
@@ -84,6 +85,28 @@ async def test_spending_that_the_database_refuses_is_dropped_alone(database: Dat
         await budgets.flush()
     assert sorted(row["tokens"] for row in await fetch(database, "select tokens from spending")) == [1, 3]
     assert [(line["event"], line["tenant"]) for line in lines] == [("account_refused", str(OTHER))], "nor tried again"
+
+
+async def test_spending_is_written_once_though_its_tokens_cannot_be_charged(
+    database: Database, budgets: Budgets, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(_: UUID) -> TenantLimits:
+        raise asyncpg.QueryCanceledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(budgets, "limits_of", broken)
+        for tenant_id in (TENANT, OTHER):
+            budgets.spend(
+                tenant_id,
+                BudgetReservation(budgets.today(), 5, 0.5),
+                reserved=BudgetReservation(budgets.today(), 0, 0.0),
+            )
+        for _ in range(3):
+            await budgets.flush()
+    await budgets.flush()
+    assert [tuple(row.values()) for row in await fetch(database, "select tokens, spent::float from spending")] == [
+        (5, 0.5)
+    ] * 2
 
 
 async def test_usage_that_waits_is_bounded_and_loses_no_sum(

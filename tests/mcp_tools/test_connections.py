@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from app.agents.mcp import servers as servers_module
 from app.agents.mcp import tool as tool_module
@@ -29,6 +30,7 @@ class FakeServer(Connector):
         self.opened = self.closed = self.listed = 0
         self.away = False
         self.failures = 0
+        self.error: Exception | None = None
         self.listing: asyncio.Event | None = None
 
     def connect(self, name: str, spec: McpServerSpec, account: Account | None = None) -> "FakeConnection":
@@ -47,6 +49,8 @@ class FakeConnection:
         return {}
 
     async def open(self) -> None:
+        if self._server.error is not None:
+            raise self._server.error
         if self._server.away:
             raise ServerAway("away")
         self._server.opened += 1
@@ -127,6 +131,20 @@ async def test_a_call_is_sent_again_and_then_the_model_is_informed_or_the_run_wa
         (tool,) = source.tools()
         assert ((await tool.call({}, context_of())).content, fake.failures) == (content, 0)
         await servers.aclose()
+
+
+async def test_whatever_a_probe_raises_the_server_is_tried_again(
+    fake: FakeServer, server: McpServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(servers_module, "FIRST_PAUSE", 0.01)
+    fake.error = RuntimeError("not foreseen")
+    with capture_logs() as lines:
+        server.tend()
+        await eventually(lambda: len(lines) > 1)
+        fake.error = None
+        await eventually(lambda: bool(server.sources[0].tools()))
+    assert {line["event"] for line in lines} == {"mcp_server_unavailable"}
+    await server.aclose()
 
 
 async def test_the_connections_of_a_server_have_a_limit_and_a_scope_has_one(

@@ -105,7 +105,11 @@ class McpServer:
         pause = FIRST_PAUSE
         try:
             while True:
-                reached = await self.probe()
+                try:
+                    reached = await self.probe()
+                except Exception as error:  # an edge: whatever was raised, the server is tried again
+                    self.problem, reached = type(error).__name__, False
+                    log.exception("mcp_server_unavailable", server=self.name)
                 if reached and not any(source.stopped for source in self.sources):
                     return
                 await asyncio.sleep(ACCEPTED_SECONDS if reached else pause)

@@ -155,13 +155,13 @@ class OpenStreams:
         self._gauge.add(-1)
 
     def _on_timer(self) -> None:
+        again = asyncio.get_running_loop().call_later
+        self._timer = again(self._tick, self._on_timer) if self._open else None  # first: an error stops no later tick
         self.now += 1
-        for stream in self._open:
-            stream.on_tick(self.now)
         if self.now % CHECK_TICKS == 0 and self._by_credential and (self._checking is None or self._checking.done()):
             self._checking = self.tasks.start(self._check(), name="check")
-        again = asyncio.get_running_loop().call_later
-        self._timer = again(self._tick, self._on_timer) if self._open else None
+        for stream in self._open:
+            stream.on_tick(self.now)
 
     async def _check(self) -> None:
         """End streams whose credential was revoked or has expired."""

@@ -21,7 +21,7 @@ import msgspec
 import structlog
 
 from app.base.clock import now
-from app.base.errors import BudgetSpent, Limited, Unavailable
+from app.base.errors import BudgetSpent, Limited
 from app.base.tasks import Tasks, run_to_completion
 from app.base.ttl_cache import TTLCache
 from app.domain.lifecycle import FAILED, TERMINAL
@@ -272,19 +272,15 @@ class Budgets:
         rows = [(*day, dollars(one.reserved), dollars(one.spent), one.tokens) for day, one in changes]
         async with self._database.engine_connection() as connection:
             await connection.execute(queries.SPEND, *(list(column) for column in zip(*rows, strict=True)))
-        for (tenant_id, day), one in changes:
-            if one.owed and not await self._settle(tenant_id, one.owed):
+        for (tenant_id, day), one in changes:  # these are written: whatever is raised from here on, only tokens wait
+            if one.owed and await _error_of(self._settle(tenant_id, one.owed)) is not None:
                 self._change(tenant_id, day).owed += one.owed
 
-    async def _settle(self, tenant_id: UUID, owed: float) -> bool:
-        """Charge the tokens that a tenant owes; False if its limits cannot be read now."""
-        try:
-            max_tokens, _ = self._limits(await self.limits_of(tenant_id))
-        except Unavailable:
-            return False
+    async def _settle(self, tenant_id: UUID, owed: float) -> None:
+        """Charge the tokens that a tenant owes."""
+        max_tokens, _ = self._limits(await self.limits_of(tenant_id))
         if max_tokens:
             await self._limiter.charge(_tokens(tenant_id, max_tokens, owed))
-        return True
 
     def _put_back(self, day: TenantDay, one: SpendingChange) -> None:
         change = self._change(*day)

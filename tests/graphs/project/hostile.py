@@ -40,6 +40,8 @@ async def act(state: State, runtime: Runtime) -> State:
         case "surrogate":
             get_stream_writer()({"text": "a\ud83d"})
             return {"text": "a\ud83d"}
+        case "print":
+            print("said by a node")  # noqa: T201
         case "error":
             raise ValueError("no file a\udcff")
         case "store":
