@@ -5,6 +5,10 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import openai
+from openai.lib.streaming.responses._responses import ResponseStreamState
+from openai.types.responses import ParsedResponse, ResponseCompletedEvent, ResponseStreamEvent
+from pydantic import TypeAdapter
 
 from app.agents.port import ModelOptions
 from app.domain.events import (
@@ -30,6 +34,7 @@ STEP = "01a206d2-1000-7701-809a-5c1fb81f0fcb"
 STEP_AT = 1795410759
 """When ``STEP`` was made, which is after ``RUN``."""
 
+EVENTS: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 HEAD = ResponseHead("resp_1", UUID(RUN), UUID(int=1), 1, StoredSettings(model="assistant"), ModelOptions())
 
 
@@ -63,6 +68,18 @@ def _projected(events: tuple[Event, ...]) -> Iterator[dict[str, Any]]:
 AI = {"type": "ai", "id": "m2", "content": "Hello"}
 
 
+def of_the_sdk(events: list[dict[str, Any]]) -> ParsedResponse[object]:
+    """Return the response that OpenAI's own client builds from streaming events."""
+    state: ResponseStreamState[object] = ResponseStreamState(input_tools=[], text_format=openai.NOT_GIVEN)
+    built = [one for event in events for one in state.handle_event(EVENTS.validate_python(event))]
+    assert isinstance(built[-1], ResponseCompletedEvent)
+    return built[-1].response
+
+
+def positions_of(events: list[dict[str, Any]], kind: str) -> list[int]:
+    return [event["output_index"] for event in events if event["type"] == f"response.output_item.{kind}"]
+
+
 def test_what_a_dead_owner_said_is_replaced_and_the_numbers_are_those_of_a_replay() -> None:
     end: list[Event] = [
         RunStarted(RUN, 2),
@@ -71,12 +88,22 @@ def test_what_a_dead_owner_said_is_replaced_and_the_numbers_are_those_of_a_repla
         delta(last=True, message="m2"),
         committed(AI),
     ]
-    live = projected(RunStarted(RUN, 1), delta("Hel"), *end, Ended(RUN, "success"))
-    replay = projected(RunStarted(RUN, 1), *end, Ended(RUN, "success"))
+    said = {**AI, "id": "m0", "content": "First"}
+    begun: list[Event] = [RunStarted(RUN, 1), delta("First", "m0"), delta(last=True, message="m0"), committed(said)]
+    lost = (delta(reasoning="Hm", message="m"), delta("Hel", "m"))
+    live = projected(*begun, *lost, *end, Ended(RUN, "success"))
+    replay = projected(*begun, *end, Ended(RUN, "success"))
     after = [event for event in live if event["sequence_number"] > EPOCH_NUMBERS]
     assert after == [event for event in replay if event["sequence_number"] > EPOCH_NUMBERS]
-    (item,) = live[-1]["response"]["output"]
-    assert (item["id"], item["content"][0]["text"]) == ("msg_m2", "Hello")
+    assert "response.output_item.added" in [event["type"] for event in after]
+    for events in (live, replay):
+        added = positions_of(events, "added")
+        assert added == list(range(len(added)))  # without holes: OpenAI's client for JavaScript refuses them
+        assert sorted(positions_of(events, "done")) == added
+        assert [item.id for item in of_the_sdk(events).output] == ["msg_m0", "msg_m2"]
+        assert of_the_sdk(events).output_text == "FirstHello"
+    broken = [event["item"] for event in live if event["type"] == "response.output_item.done"][2]
+    assert (broken["id"], broken["status"]) == ("msg_m", "incomplete")
 
 
 def test_reasoning_is_a_summary_and_citations_are_annotations() -> None:
@@ -90,7 +117,10 @@ def test_reasoning_is_a_summary_and_citations_are_annotations() -> None:
     assert reasoning["summary"] == [{"type": "summary_text", "text": "Hm"}]
     (annotation,) = message["content"][0]["annotations"]
     assert (annotation["type"], annotation["url"]) == ("url_citation", "https://example.com")
-    assert "response.output_text.annotation.added" in [event["type"] for event in events]
+    kinds = [event["type"].removeprefix("response.") for event in events]
+    last = ["output_text.annotation.added", "content_part.done", "output_item.done", "completed"]
+    assert kinds[-4:] == last
+    assert events[-2]["item"] == message
 
 
 def test_a_question_is_an_approval_request_and_a_lost_call_is_incomplete() -> None:

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -29,11 +30,11 @@ from app.protocols.openai.responses.compaction import compaction, summarizing_ru
 from app.protocols.openai.responses.inbound import input_messages
 from app.protocols.openai.responses.past import ended_events
 from app.protocols.openai.responses.plan import RunPlan, conversation_of, plan_of
-from app.protocols.openai.responses.projection import STOPPING, ResponseCollector, ResponseProjection
+from app.protocols.openai.responses.projection import ResponseCollector, ResponseProjection, stopping_after
 from app.protocols.openai.responses.response import RESPONSE, ResponseHead, head_of, uuid_in
 from app.protocols.openai.responses.structs import ResponseRequest, StoredSettings
 from app.protocols.openai.tools import options_of, output_of
-from app.protocols.projection import whole_run
+from app.protocols.projection import ProjectedFrame, whole_run
 from app.protocols.threads import chat_in, thread_id_of
 from app.providers.llm.token_estimate import estimate_text_tokens, estimate_tokens
 from app.security.access.structs import Principal
@@ -47,10 +48,27 @@ encode = msgspec.json.Encoder().encode
 
 
 class ResponseStream(EventStream):
-    """A streamed response."""
+    """A streamed response. Its last event, when the server stops, has the number of the one that its reader has."""
 
-    __slots__ = ()
-    come_back = STOPPING
+    __slots__ = ("_sent",)
+
+    def __init__(self, gateway: ProtocolGateway, principal: Principal, head: ResponseHead, after: int, **rest: Any):
+        frames = gateway.projections.frames(principal, head.run_id, PROTOCOL, lambda: ResponseProjection(head), after)
+        super().__init__(gateway.streams, self._chunks_of(frames), holder=principal.holder, **rest)
+        self._sent = after
+
+    async def _chunks_of(self, frames: AsyncGenerator[Sequence[ProjectedFrame], None]) -> AsyncGenerator[bytes, None]:
+        async with contextlib.aclosing(frames) as batches:
+            async for batch in batches:
+                last = batch[-1]
+                chunk = b"".join([frame.data for frame in batch])
+                del batch
+                yield chunk if chunk or last.number > self._sent else stopping_after(self._sent)
+                del chunk  # hold no frames while waiting
+                self._sent = last.number
+
+    async def _drained(self) -> None:
+        await self._finish(stopping_after(self._sent))
 
 
 class ResponsesController(Controller):
@@ -89,7 +107,7 @@ class ResponsesController(Controller):
         if data.stream:
             if run.status not in LIVE:
                 await gateway.runs.check_log(principal, run.thread_id, run.run_id)
-            return _stream(gateway, principal, head, headers=headers, on_disconnect=stop)
+            return ResponseStream(gateway, principal, head, -1, headers=headers, on_disconnect=stop)
         result = (_current if data.background else _whole)(gateway, principal, run, head)
         undo = None if lasts else functools.partial(gateway.runs.undo, principal, accepted.run_id)
         return JsonAnswer(
@@ -142,7 +160,8 @@ class ResponsesController(Controller):
         if stream:
             await gateway.runs.check_log(principal, run.thread_id, run.run_id)
             gateway.streams.admit(principal.holder)
-            return _stream(gateway, principal, head, -1 if starting_after is None else starting_after)
+            after = -1 if starting_after is None else starting_after
+            return ResponseStream(gateway, principal, head, after)
         return JsonAnswer(gateway.streams, _current(gateway, principal, run, head), holder=principal.holder)
 
     @post("/{response_id:str}/cancel", status_code=200, summary="Cancel a response")
@@ -232,13 +251,6 @@ async def _found(gateway: ProtocolGateway, principal: Principal, response_id: st
         if run is not None and head_of(run).settings.store is not False:
             return run
     raise NotFound(f"Response with id {response_id[:100]!r} not found.")
-
-
-def _stream(
-    gateway: ProtocolGateway, principal: Principal, head: ResponseHead, after: int = -1, **rest: Any
-) -> ResponseStream:
-    chunks = gateway.projections.follow(principal, head.run_id, PROTOCOL, lambda: ResponseProjection(head), after)
-    return ResponseStream(gateway.streams, chunks, holder=principal.holder, **rest)
 
 
 async def _whole(gateway: ProtocolGateway, principal: Principal, run: Run, head: ResponseHead) -> LateAnswer:

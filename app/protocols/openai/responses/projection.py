@@ -2,6 +2,8 @@
 
 ``sequence_number`` is the frame's number, without holes. There is one exception: after an owner of the run has died,
 what it streamed and did not commit is said again, and the numbers jump, so that they stay the same for every reader.
+``output_index`` is never used twice, and has no holes: SDKs refuse both. So that the items after a loss have the same
+positions for every reader, each loss takes ``LOST_POSITIONS``: of lost items, and of empty ones where there are fewer.
 """
 
 from collections.abc import Iterator, Sequence
@@ -31,24 +33,33 @@ TERMINAL = {"completed": "response.completed", "failed": "response.failed"}
 FINISHED_EARLY = {"length": "max_output_tokens", "content_filter": "content_filter"}
 """``incomplete_details.reason`` by the finish reason of the last model call."""
 
+LOST_POSITIONS = 8
+"""Positions that a loss takes: more than the reasoning, the text and the calls of a message mostly need."""
+
 _encode = msgspec.json.Encoder().encode
 
-STOPPING = (
-    b'event: error\ndata: {"type":"error","code":"server_error","message":%b,"param":null,"sequence_number":0}\n\n'
-    % (_encode("The server is stopping; retrieve the response with stream and starting_after."))
-)
+
+def stopping_after(number: int) -> bytes:
+    """Return the last event to the reader of a server that stops, who has the events up to ``number``."""
+    words = f"The server is stopping: retrieve the response with stream and starting_after={number}."
+    error = {"type": "error", "code": "server_error", "message": words, "param": None, "sequence_number": number}
+    return b"event: error\ndata: %b\n\n" % _encode(error)
 
 
 class _Growing:
-    """An item that a message says at the moment; ``delta``: the frame of a chunk of it, up to the chunk."""
+    """An item that a message says at the moment; ``delta``: the frame of a chunk of it, up to the chunk.
 
-    __slots__ = ("delta", "index", "item", "message_id")
+    ``lost``: it was withdrawn, so it is not in the response.
+    """
+
+    __slots__ = ("delta", "index", "item", "lost", "message_id")
 
     def __init__(self, index: int, item: Item, message_id: str, delta: bytes = b"") -> None:
         self.index = index
         self.item = item
         self.message_id = message_id
         self.delta = delta
+        self.lost = False
 
 
 class ResponseProjection:
@@ -57,7 +68,7 @@ class ResponseProjection:
     ``response``: the response itself, once the run has ended.
     """
 
-    stopping = STOPPING
+    stopping = b""  # the stream has the number of its reader's last event (``stopping_after``)
 
     def __init__(self, head: ResponseHead) -> None:
         self._head = head
@@ -67,6 +78,7 @@ class ResponseProjection:
         self._at: int | None = None
         self._output: list[_Growing] = []
         self._texts: dict[str, _Growing] = {}
+        self._said: list[_Growing] = []
         self._reasoning: dict[str, _Growing] = {}
         self._calls: dict[str, _Growing] = {}
         self._ended_calls: dict[str, parts.ToolCallEnd] = {}
@@ -103,8 +115,11 @@ class ResponseProjection:
             case parts.RunBegins():
                 self._passed(part.run_id)
                 yield from self._begin()
-            case parts.InputTaken() | parts.StepDone():
+            case parts.InputTaken():
                 self._passed(part.checkpoint_id)
+            case parts.StepDone():
+                self._passed(part.checkpoint_id)
+                yield from self._settle(self._said)
             case parts.TextStart() | parts.TextEnd():
                 yield from self._text(part)
             case parts.ReasoningStart() | parts.ReasoningDelta() | parts.ReasoningEnd():
@@ -116,7 +131,7 @@ class ResponseProjection:
             case parts.ToolResult():
                 yield from self._result(part)
             case parts.MessagesRetracted():
-                self._retract(part)
+                yield from self._retract(part)
             case parts.QuestionsAsked():
                 for question in part.questions:
                     if client_call_id(question.get("value")) is None:
@@ -180,9 +195,16 @@ class ResponseProjection:
         item_id = growing.item["id"]
         growing.item = items.message_item(item_id, part.text, "completed")
         place = {"item_id": item_id, "output_index": growing.index, "content_index": 0}
+        self._said.append(growing)
         yield "response.output_text.done", {**place, "text": part.text, "logprobs": []}
-        yield "response.content_part.done", {**place, "part": items.output_text(part.text)}
-        yield self._finish(growing)
+
+    def _settle(self, said: Sequence[_Growing]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Finish texts that were ``said``: their annotations came with the commit, or none will."""
+        self._said = [one for one in self._said if one not in said]
+        for growing in said:
+            place = {"item_id": growing.item["id"], "output_index": growing.index, "content_index": 0}
+            yield "response.content_part.done", {**place, "part": growing.item["content"][0]}
+            yield self._finish(growing)
 
     def _free_id(self, item_id: str) -> str:
         """Return ``item_id``, or one that follows it: a message may say text, call a tool, and say text again."""
@@ -241,19 +263,17 @@ class ResponseProjection:
         metadata = part.message.get("response_metadata")
         metadata = metadata if isinstance(metadata, dict) else {}
         self._finish_reason = str(metadata.get("finish_reason") or metadata.get("stop_reason") or "")
-        yield from self._cite(part)
+        said = [one for one in self._said if one.message_id == part.message_id]
+        if said:
+            yield from self._cite(said[-1], items.annotations_in(part.message.get("content")))
+        yield from self._settle(said)
         waiting = items.waiting_calls(part.message)
         for call in parts.calls_in(part.message):
             ended = self._ended_calls.get(call.call_id)
             if ended is not None and call.call_id not in waiting:
                 yield from self._start_call(ended.call_id, ended.name, ended.args)
 
-    def _cite(self, part: parts.MessageDone) -> Iterator[tuple[str, dict[str, Any]]]:
-        annotations = items.annotations_in(part.message.get("content"))
-        said = [one for one in self._output if one.message_id == part.message_id and one.item["type"] == "message"]
-        if not annotations or not said:
-            return
-        growing = said[-1]
+    def _cite(self, growing: _Growing, annotations: list[Item]) -> Iterator[tuple[str, dict[str, Any]]]:
         growing.item["content"][0]["annotations"] = annotations
         place = {"item_id": growing.item["id"], "output_index": growing.index, "content_index": 0}
         for at, annotation in enumerate(annotations):
@@ -287,19 +307,35 @@ class ResponseProjection:
         yield f"response.mcp_call.{growing.item['status']}", place
         yield self._finish(growing)
 
-    def _retract(self, part: parts.MessagesRetracted) -> None:
-        """Forget what a dead owner streamed and did not commit: the next items take its places."""
+    def _retract(self, part: parts.MessagesRetracted) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Withdraw what was streamed and did not commit. A replay does not have it: empty items take its positions."""
+        lost = [one for one in self._output if one.message_id in part.message_ids and not one.lost]
+        for growing in lost:
+            growing.lost = True
+        yield from self._break_off([one for one in self._said if one.lost])
+        for _ in range(LOST_POSITIONS - len(lost)):
+            item_id = f"rs_lost_{self._head.run_id.hex}_{len(self._output)}"
+            growing, added = self._add(items.reasoning_item(item_id, None, "incomplete"), "")
+            growing.lost = True
+            yield added
+            yield self._finish(growing)
         self._numbers.retracted()
-        while self._output and self._output[-1].message_id in part.message_ids:
-            self._output.pop()
+
+    def _break_off(self, said: Sequence[_Growing]) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Finish texts whose message will not be committed."""
+        for growing in said:
+            growing.item["status"] = "incomplete"
+        yield from self._settle(said)
 
     def _end(self, part: parts.RunEnds) -> Iterator[tuple[str, dict[str, Any]]]:
-        for growing in self._output:
+        yield from self._break_off(self._said)
+        kept = [one for one in self._output if not one.lost]
+        for growing in kept:
             if growing.item.get("status") == "in_progress":
                 growing.item["status"] = "incomplete"
                 yield self._finish(growing)
         status = STATUSES.get(part.state, "failed")
-        known: dict[str, Any] = {"output": [one.item for one in self._output], "usage": usage_of(self._usages)}
+        known: dict[str, Any] = {"output": [one.item for one in kept], "usage": usage_of(self._usages)}
         reason = FINISHED_EARLY.get(self._finish_reason)
         if self._failure is not None and status != "cancelled":
             status = "failed"
