@@ -6,6 +6,8 @@
 - ``inbound``: requests as input of a run
 - ``tasks``: requests that chat UIs make for themselves
 - ``tools``: tools of a request and the choice among them
+- ``endings``: why an answer ended, and the errors of failed runs
+- ``past``: the events of a run, though its event log may be gone
 - ``errors``: the shape of errors
 - ``structs``: wire shapes
 """

@@ -12,8 +12,10 @@ import msgspec
 
 from app.domain.events import Event
 from app.domain.messages import Usage
+from app.protocols.openai.endings import early_finish, is_cut, refusal_of
 from app.protocols.openai.errors import error_body
 from app.protocols.parts import (
+    MessageDone,
     MessagesRetracted,
     Part,
     PartAssembler,
@@ -34,7 +36,6 @@ from app.protocols.states import RunState
 
 FINISH_REASONS = {
     RunState.SUCCESS: "stop",
-    RunState.ASKING: "tool_calls",
     RunState.TIMEOUT: "length",
     RunState.CANCELLED: "stop",
 }
@@ -44,7 +45,13 @@ DONE = b"data: [DONE]\n\n"
 
 _encode = msgspec.json.Encoder().encode
 
-STOPPING = b"data: %b\n\n" % _encode(error_body(503, "The server is stopping; send the request again."))
+STOPPING = b"data: %b\n\n" % _encode(
+    error_body(
+        503,
+        "The server is stopping, and the run goes on: the header X-Run-Id has its id. Send the request again only with "
+        "the Idempotency-Key that it had.",
+    )
+)
 """Ends a stream of a server that stops: without it, clients would take the answer for complete."""
 
 
@@ -57,9 +64,38 @@ def usage_of(usage: Usage) -> dict[str, Any]:
     }
 
 
-def finish_reason(state: RunState, *, calls: bool) -> str:
-    """Return why a completion ended. One that asks a person is a text, unless it calls tools of the client."""
-    return "stop" if state is RunState.ASKING and not calls else FINISH_REASONS.get(state, "stop")
+class Ending:
+    """How a completion ends, by the parts of its run.
+
+    ``failure``: the error that it ends with; a run that used up its time or its tokens has an answer instead.
+    """
+
+    def __init__(self) -> None:
+        self._early = ""
+        self._failure: RunFailed | None = None
+
+    def note(self, part: MessageDone | RunFailed) -> None:
+        """Take a part that says something about the end."""
+        if isinstance(part, RunFailed):
+            self._failure = part
+        else:
+            self._early = early_finish(part.message)
+
+    def failure(self, state: RunState) -> RunFailed | None:
+        """Return the error of a run that ended with ``state``."""
+        return None if state is RunState.TIMEOUT or self._is_cut else self._failure
+
+    def finish_reason(self, state: RunState, *, calls: bool) -> str:
+        """Return why a completion ended. One that asks a person is a text, unless it calls tools of the client."""
+        if self._is_cut:
+            return "length"
+        if state is RunState.ASKING:
+            return "tool_calls" if calls else "stop"
+        return self._early if self._early and state is RunState.SUCCESS else FINISH_REASONS.get(state, "stop")
+
+    @property
+    def _is_cut(self) -> bool:
+        return self._failure is not None and is_cut(self._failure)
 
 
 def asked_text(asked: QuestionsAsked) -> str:
@@ -94,7 +130,7 @@ class ChatProjection:
         self._has_text = False
         self._blank_line = ""
         self._begun = False
-        self._failure: RunFailed | None = None
+        self._ending = Ending()
         self._client_tools = client_tools
         self._calls: dict[str, int] = {}
 
@@ -130,17 +166,17 @@ class ChatProjection:
             case QuestionsAsked():
                 if words := asked_text(part):
                     yield self._chunk(b'{"content":' + _encode("\n\n" + words if self._has_text else words) + b"}")
-            case RunFailed():
-                self._failure = part
+            case MessageDone() | RunFailed():
+                self._ending.note(part)
             case RunEnds():
                 yield from self._end(part)
 
     def _end(self, part: RunEnds) -> Iterator[bytes]:
-        if self._failure is not None and part.state is not RunState.TIMEOUT:
-            error = error_body(500, self._failure.message, code=self._failure.error)
-            yield b"data: " + _encode(error) + b"\n\n"
+        failure = self._ending.failure(part.state)
+        if failure is not None:
+            yield b"data: " + _encode(refusal_of(failure).body) + b"\n\n"
         else:
-            yield self._chunk(b"{}", _encode(finish_reason(part.state, calls=bool(self._calls))))
+            yield self._chunk(b"{}", _encode(self._ending.finish_reason(part.state, calls=bool(self._calls))))
             if self._include_usage:
                 usage = b'],"usage":' + _encode(usage_of(part.usage)) + b"}"
                 yield b"data: " + self._head + usage + b"\n\n"
@@ -168,7 +204,7 @@ class ChatCollector:
         self._reasoning: list[tuple[str, str]] = []
         self._client_tools = client_tools
         self._calls: dict[str, ToolCallEnd] = {}
-        self.failure: RunFailed | None = None
+        self._ending = Ending()
         self.ended: RunEnds | None = None
 
     def add(self, event: Event) -> None:
@@ -192,8 +228,8 @@ class ChatCollector:
                 case QuestionsAsked():
                     if words := asked_text(part):
                         self._texts.append(("", [words]))
-                case RunFailed():
-                    self.failure = part
+                case MessageDone() | RunFailed():
+                    self._ending.note(part)
                 case RunEnds():
                     self.ended = part
 
@@ -204,8 +240,9 @@ class ChatCollector:
     def completion(self) -> tuple[int, dict[str, Any]]:
         """Return the status and the body of the response, once the run has ended."""
         assert self.ended is not None
-        if self.failure is not None and self.ended.state is not RunState.TIMEOUT:
-            return 500, error_body(500, self.failure.message, code=self.failure.error)
+        failure = self._ending.failure(self.ended.state)
+        if failure is not None:
+            return refusal_of(failure)
         content = "\n\n".join("".join(pieces) for _, pieces in self._texts)
         message: dict[str, Any] = {"role": "assistant", "content": content, "refusal": None}
         if self._reasoning:
@@ -213,7 +250,7 @@ class ChatCollector:
         if self._calls:
             message["content"] = content or None
             message["tool_calls"] = [tool_call(one.call_id, one.name, one.args) for one in self._calls.values()]
-        finish = finish_reason(self.ended.state, calls=bool(self._calls))
+        finish = self._ending.finish_reason(self.ended.state, calls=bool(self._calls))
         return 200, {
             "id": self._id,
             "object": "chat.completion",

@@ -1,5 +1,6 @@
 """HTTP routes of OpenAI's API. ``base_url`` of a client is ``http://HOST:PORT/v1``; a model is an assistant."""
 
+import contextlib
 import functools
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -13,29 +14,29 @@ from litestar.params import JSONBody
 from app.agents.port import ModelOptions
 from app.base.errors import Invalid
 from app.base.ids import agent_id, time_of
-from app.engine.entries import ClaimedRun
-from app.engine.structs import CommandBody, RunCreate
+from app.domain.lifecycle import LIVE
+from app.engine.entries import ClaimedRun, created
+from app.engine.structs import CommandBody, Run, RunCreate
 from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in, on_thread
 from app.features.assistants.structs import Assistant, AssistantSearch
-from app.features.runs.service import RunService
 from app.infra.http.event_streams import EventStream, JsonAnswer, LateAnswer, OpenResponse
 from app.infra.http.problems import ERROR_SHAPE
 from app.infra.http.query_params import AnyRequest
 from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.gateway import OBSERVABLE, Gateway, ProtocolGateway
 from app.protocols.openai.chat import STOPPING, ChatCollector, ChatProjection
+from app.protocols.openai.endings import NO_RETRY
 from app.protocols.openai.errors import error_shape, named_model
 from app.protocols.openai.inbound import message_of
+from app.protocols.openai.past import run_events
 from app.protocols.openai.structs import ChatMessage, ChatRequest
 from app.protocols.openai.tasks import is_task
 from app.protocols.openai.tools import client_tool_names, options_of, output_of
-from app.protocols.projection import whole_run
 from app.protocols.questions import answers_by_call
 from app.protocols.threads import chat_in, news_in, thread_id_of
 from app.providers.llm.port import ToolChoice
 from app.security.access.structs import Principal
-from app.security.idempotency.structs import ReplayedResponse
 
 WITHOUT_TOOLS = ModelOptions(tool_choice=ToolChoice(mode="none"))
 """For titles and other tasks of chat UIs: one model call."""
@@ -101,23 +102,29 @@ class OpenAIController(Controller):
             accepted = await gateway.runs.create(principal, thread_id, body, key)
         except Invalid as error:
             raise named_model(error, data.model, gateway.assistants) from error
-        return _answer(gateway, principal, data, accepted, options, lasts=key is not None)
+        if isinstance(accepted, ClaimedRun):
+            run = created(accepted)
+        else:
+            run = await gateway.runs.by_id(principal, accepted.run_id)
+            if data.stream and run.status not in LIVE:
+                await gateway.runs.check_log(principal, run.thread_id, run.run_id)
+        return _answer(gateway, principal, data, run, options, lasts=key is not None)
 
 
 def _answer(
     gateway: ProtocolGateway,
     principal: Principal,
     data: ChatRequest,
-    accepted: ClaimedRun | ReplayedResponse,
+    run: Run,
     options: ModelOptions | None,
     *,
     lasts: bool,
 ) -> OpenResponse:
     """Return the completion of a run. One that ``lasts`` is found again by its key: no disconnect or drain ends it."""
-    runs, streams, run_id = gateway.runs, gateway.streams, accepted.run_id
-    created = int((time_of(str(run_id)) or datetime.now(UTC)).timestamp())  # the same in a repeated response
+    runs, streams, run_id = gateway.runs, gateway.streams, run.run_id
+    created_at = int((time_of(str(run_id)) or datetime.now(UTC)).timestamp())  # the same in a repeated response
     completion_id = f"chatcmpl-{run_id}"
-    headers = {"X-Thread-Id": str(accepted.thread_id), "X-Run-Id": str(run_id)}
+    headers = {"X-Thread-Id": str(run.thread_id), "X-Run-Id": str(run_id), **NO_RETRY}
     if ignored := data.given():
         headers["X-Ignored-Parameters"] = ", ".join(ignored)
     client_tools = client_tool_names(options)
@@ -130,12 +137,12 @@ def _answer(
             run_id,
             ("openai.chat", include_usage, client_tools),
             lambda: ChatProjection(
-                completion_id, data.model, created, include_usage=include_usage, client_tools=client_tools
+                completion_id, data.model, created_at, include_usage=include_usage, client_tools=client_tools
             ),
         )
         return ChatStream(streams, chunks, headers=headers, on_disconnect=stop, holder=principal.holder)
-    collector = ChatCollector(completion_id, data.model, created, client_tools)
-    result = _completion(runs, principal, run_id, collector)
+    collector = ChatCollector(completion_id, data.model, created_at, client_tools)
+    result = _completion(gateway, principal, run, collector)
     return JsonAnswer(streams, result, headers=headers, on_disconnect=stop, on_drain=undo, holder=principal.holder)
 
 
@@ -156,10 +163,11 @@ async def _work(
     return {"input": {"messages": made}}
 
 
-async def _completion(runs: RunService, principal: Principal, run_id: UUID, collector: ChatCollector) -> LateAnswer:
-    async for events in whole_run(runs, principal, run_id):
-        for event in events:
-            collector.add(event)
+async def _completion(gateway: ProtocolGateway, principal: Principal, run: Run, collector: ChatCollector) -> LateAnswer:
+    async with contextlib.aclosing(run_events(gateway, principal, run)) as batches:
+        async for events in batches:
+            for event in events:
+                collector.add(event)
     status, body = collector.completion()
     return LateAnswer(status, msgspec.json.encode(body))
 

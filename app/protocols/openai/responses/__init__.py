@@ -7,7 +7,6 @@ A response is a run, a conversation is a thread; both are found by their ids, wh
 - ``conversations``: HTTP routes of conversations and their items
 - ``inbound``: input items as messages of a run, or as answers to its questions
 - ``items``: messages of a thread as items
-- ``past``: the events of a run whose event log is gone
 - ``plan``: where a request starts: a new thread, an earlier response, a conversation, open questions
 - ``projection``: a run's events as streaming events, and as the response itself
 - ``response``: the response object, ids

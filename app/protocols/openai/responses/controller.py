@@ -11,7 +11,7 @@ from litestar import Controller, delete, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from app.agents.port import ModelOptions
-from app.base.errors import Gone, Invalid, NotFound
+from app.base.errors import Invalid, NotFound
 from app.base.offload import body_bytes, offload
 from app.domain.lifecycle import LIVE, RunStatus
 from app.engine.entries import ClaimedRun, created
@@ -24,17 +24,19 @@ from app.infra.http.query_params import AnyRequest
 from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.gateway import OBSERVABLE, Gateway, ProtocolGateway
 from app.protocols.live_runs import stop_run
-from app.protocols.openai.errors import error_body, error_shape, named_model
+from app.protocols.openai.endings import NO_RETRY, refusal_of
+from app.protocols.openai.errors import error_shape, named_model
+from app.protocols.openai.past import run_events
 from app.protocols.openai.responses import items
 from app.protocols.openai.responses.compaction import compaction, summarizing_run
 from app.protocols.openai.responses.inbound import input_messages
-from app.protocols.openai.responses.past import ended_events
 from app.protocols.openai.responses.plan import RunPlan, conversation_of, plan_of
 from app.protocols.openai.responses.projection import ResponseCollector, ResponseProjection, stopping_after
 from app.protocols.openai.responses.response import RESPONSE, ResponseHead, head_of, uuid_in
 from app.protocols.openai.responses.structs import ResponseRequest, StoredSettings
 from app.protocols.openai.tools import options_of, output_of
-from app.protocols.projection import ProjectedFrame, whole_run
+from app.protocols.parts import RunFailed
+from app.protocols.projection import ProjectedFrame
 from app.protocols.threads import chat_in, thread_id_of
 from app.providers.llm.token_estimate import estimate_text_tokens, estimate_tokens
 from app.security.access.structs import Principal
@@ -50,12 +52,14 @@ encode = msgspec.json.Encoder().encode
 class ResponseStream(EventStream):
     """A streamed response. Its last event, when the server stops, has the number of the one that its reader has."""
 
-    __slots__ = ("_sent",)
+    __slots__ = ("_reached",)
 
-    def __init__(self, gateway: ProtocolGateway, principal: Principal, head: ResponseHead, after: int, **rest: Any):
+    def __init__(
+        self, gateway: ProtocolGateway, principal: Principal, head: ResponseHead, after: int, **rest: Any
+    ) -> None:
         frames = gateway.projections.frames(principal, head.run_id, PROTOCOL, lambda: ResponseProjection(head), after)
         super().__init__(gateway.streams, self._chunks_of(frames), holder=principal.holder, **rest)
-        self._sent = after
+        self._reached = after
 
     async def _chunks_of(self, frames: AsyncGenerator[Sequence[ProjectedFrame], None]) -> AsyncGenerator[bytes, None]:
         async with contextlib.aclosing(frames) as batches:
@@ -63,12 +67,12 @@ class ResponseStream(EventStream):
                 last = batch[-1]
                 chunk = b"".join([frame.data for frame in batch])
                 del batch
-                yield chunk if chunk or last.number > self._sent else stopping_after(self._sent)
+                yield chunk if chunk or last.number > self._reached else stopping_after(self._reached)
                 del chunk  # hold no frames while waiting
-                self._sent = last.number
+                self._reached = last.number
 
     async def _drained(self) -> None:
-        await self._finish(stopping_after(self._sent))
+        await self._finish(stopping_after(self._reached))
 
 
 class ResponsesController(Controller):
@@ -133,7 +137,9 @@ class ResponsesController(Controller):
             for act in (gateway.runs.stop, gateway.runs.undo)
         )
         result = _compacted(gateway, principal, run, head_of(run))
-        return JsonAnswer(gateway.streams, result, on_disconnect=stop, on_drain=undo, holder=principal.holder)
+        return JsonAnswer(
+            gateway.streams, result, headers=NO_RETRY, on_disconnect=stop, on_drain=undo, holder=principal.holder
+        )
 
     @post("/input_tokens", status_code=200, opt=READS, summary="Estimate the input tokens of a response")
     async def input_tokens(
@@ -268,20 +274,16 @@ async def _current(gateway: ProtocolGateway, principal: Principal, run: Run, hea
 async def _compacted(gateway: ProtocolGateway, principal: Principal, run: Run, head: ResponseHead) -> LateAnswer:
     response = await _response(gateway, principal, run, head)
     if response["status"] not in {"completed", "incomplete"}:
-        error = response["error"] or {"message": "The summary was cancelled.", "code": None}
-        return LateAnswer(500, encode(error_body(500, error["message"], code=error["code"])))
+        error = response["error"] or {"message": "The summary was cancelled.", "code": ""}
+        status, body = refusal_of(RunFailed(error["code"], error["message"]))
+        return LateAnswer(status, encode(body))
     return LateAnswer(200, encode(compaction(head.run_id, response)))
 
 
 async def _response(gateway: ProtocolGateway, principal: Principal, run: Run, head: ResponseHead) -> dict[str, Any]:
-    """Return the response of a whole run: from its events, or from its checkpoints once their log is gone."""
+    """Return the response of a whole run."""
     collector = ResponseCollector(head)
-    try:
-        if run.status not in LIVE:
-            await gateway.runs.check_log(principal, run.thread_id, run.run_id)
-    except Gone:
-        collector.add(await ended_events(gateway, principal, run))
-    else:
-        async for events in whole_run(gateway.runs, principal, run.run_id):
+    async with contextlib.aclosing(run_events(gateway, principal, run)) as batches:
+        async for events in batches:
             collector.add(events)
     return collector.response

@@ -19,9 +19,9 @@ from app.infra.http.problems import ERROR_SHAPE
 from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.gateway import Gateway, ProtocolGateway
 from app.protocols.openai.errors import error_shape
+from app.protocols.openai.past import messages_in
 from app.protocols.openai.responses import items
 from app.protocols.openai.responses.inbound import read_input
-from app.protocols.openai.responses.past import messages_in
 from app.protocols.openai.responses.response import CONVERSATION, conversation_id, seconds, uuid_in
 from app.security.access.structs import Principal
 

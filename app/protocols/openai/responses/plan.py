@@ -13,8 +13,8 @@ from app.engine.execution.questions import OpenQuestion
 from app.engine.structs import CommandBody
 from app.protocols.gateway import ProtocolGateway
 from app.protocols.openai.errors import UNKNOWN_RESPONSE
+from app.protocols.openai.past import messages_at, messages_in
 from app.protocols.openai.responses.inbound import GivenInput, answer_of, read_input, resumed_calls
-from app.protocols.openai.responses.past import messages_at, messages_in
 from app.protocols.openai.responses.response import CONVERSATION, RESPONSE, settings_in, uuid_in
 from app.protocols.openai.responses.structs import ResponseRequest, ResumedCall
 from app.protocols.parts import calls_in

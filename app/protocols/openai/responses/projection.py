@@ -15,6 +15,7 @@ from app.base.ids import time_of
 from app.domain.events import Event
 from app.domain.messages import Usage
 from app.protocols import parts
+from app.protocols.openai.endings import early_finish, is_cut
 from app.protocols.openai.responses import items
 from app.protocols.openai.responses.items import Item
 from app.protocols.openai.responses.response import ResponseHead, seconds, usage_of
@@ -31,7 +32,7 @@ TERMINAL = {"completed": "response.completed", "failed": "response.failed"}
 """Last event by status; any other status: ``response.incomplete``."""
 
 FINISHED_EARLY = {"length": "max_output_tokens", "content_filter": "content_filter"}
-"""``incomplete_details.reason`` by the finish reason of the last model call."""
+"""``incomplete_details.reason`` by the reason why the last model call did not finish."""
 
 LOST_POSITIONS = 8
 """Positions that a loss takes: more than the reasoning, the text and the calls of a message mostly need."""
@@ -83,7 +84,7 @@ class ResponseProjection:
         self._calls: dict[str, _Growing] = {}
         self._ended_calls: dict[str, parts.ToolCallEnd] = {}
         self._usages: list[Usage] = []
-        self._finish_reason = ""
+        self._early = ""
         self._failure: parts.RunFailed | None = None
         self.response: dict[str, Any] | None = None
 
@@ -260,9 +261,7 @@ class ResponseProjection:
     def _done(self, part: parts.MessageDone) -> Iterator[tuple[str, dict[str, Any]]]:
         if part.usage is not None:
             self._usages.append(part.usage)
-        metadata = part.message.get("response_metadata")
-        metadata = metadata if isinstance(metadata, dict) else {}
-        self._finish_reason = str(metadata.get("finish_reason") or metadata.get("stop_reason") or "")
+        self._early = early_finish(part.message)
         said = [one for one in self._said if one.message_id == part.message_id]
         if said:
             yield from self._cite(said[-1], items.annotations_in(part.message.get("content")))
@@ -336,11 +335,11 @@ class ResponseProjection:
                 yield self._finish(growing)
         status = STATUSES.get(part.state, "failed")
         known: dict[str, Any] = {"output": [one.item for one in kept], "usage": usage_of(self._usages)}
-        reason = FINISHED_EARLY.get(self._finish_reason)
+        reason = FINISHED_EARLY.get(self._early)
         if self._failure is not None and status != "cancelled":
             status = "failed"
             known["error"] = {"code": self._failure.error, "message": self._failure.message}
-            if self._failure.error == "TokenLimit":
+            if is_cut(self._failure):
                 status, known["error"] = "incomplete", None
                 known["incomplete_details"] = {"reason": "max_output_tokens"}
         elif status == "failed":

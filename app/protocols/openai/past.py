@@ -1,18 +1,34 @@
-"""The events of a run whose event log has expired, from its checkpoints."""
+"""All events of a run, though its event log may have expired: then its checkpoints tell what it has said."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
-from app.base.errors import NotFound
+from app.base.errors import Gone, NotFound
 from app.domain.events import Ended, Event, Failed, Interrupted, RunStarted, StepCommitted
+from app.domain.lifecycle import LIVE
 from app.engine.structs import Run
 from app.protocols.gateway import ProtocolGateway
+from app.protocols.projection import whole_run
 from app.security.access.structs import Principal
 
 _encode = msgspec.json.Encoder().encode
+
+
+async def run_events(gateway: ProtocolGateway, principal: Principal, run: Run) -> AsyncGenerator[Sequence[Event], None]:
+    """Yield the events of a run until its end, in batches. Raises ``Unavailable`` if the server stops."""
+    try:
+        if run.status not in LIVE:
+            await gateway.runs.check_log(principal, run.thread_id, run.run_id)
+    except Gone:
+        yield await ended_events(gateway, principal, run)
+        return
+    async with contextlib.aclosing(whole_run(gateway.runs, principal, run.run_id)) as batches:
+        async for events in batches:
+            yield events
 
 
 async def ended_events(gateway: ProtocolGateway, principal: Principal, run: Run) -> Sequence[Event]:
