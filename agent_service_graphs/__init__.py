@@ -10,6 +10,7 @@ stores what it reports; the worker itself stores nothing.
 - ``runs``: one run of a graph
 - ``state``: values written to a thread's state from outside a run
 - ``imports``: checkpoints that LangGraph's PostgreSQL checkpointer has stored
+- ``invocations``: which of a task's subgraphs is which, over its attempts
 - ``saver``: the checkpointer of a run
 - ``checkpoints``: a thread's checkpoints in memory
 - ``threads``: older checkpoints, and other threads

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +23,7 @@ from agent_service_graphs.documents import (
     checkpoint_of,
     head_of,
 )
+from agent_service_graphs.invocations import Invocations
 from agent_service_graphs.projection import json_of, value_of
 from agent_service_graphs.stored_values import Change, StoredValues
 
@@ -117,6 +119,7 @@ class Document:
         self._snapshots: set[str] = set()
         self.is_of_run = False
         self.branchings = 0
+        self.invocations = Invocations()
         self.dirty = False
         self.used: list[str] = []
         self._sent_writes: list[tuple[str, str, int, int]] = []
@@ -223,20 +226,20 @@ class Document:
                 self.touched.update(map(id, value))
 
     @staticmethod
-    def name_of_call(key: str) -> str:
-        """Return the name under which the result of the call ``key`` is stored."""
-        return CALL + key
+    def name_of_result(*call: str) -> str:
+        """Return the name under which the result of the call that ``call`` identifies is stored."""
+        return CALL + hashlib.blake2b(" ".join(call).encode(), digest_size=16).hexdigest()
 
-    def call_result(self, key: str) -> tuple[bool, Any]:
+    def call_result(self, name: str) -> tuple[bool, Any]:
         """Return whether the result of a call is known in this superstep, and the result."""
-        stored = self.values.get(CALL + key)
+        stored = self.values.get(name)
         return (False, None) if stored is None else (True, self.codec.load(value_of(stored)))
 
-    def add_call_result(self, key: str, result: Any, what: str) -> None:
+    def add_call_result(self, name: str, result: Any, what: str) -> None:
         """Store the result of a call until the superstep has ended. Raises ``CannotStore``."""
         stored = json_of(self.codec.dump(result, what))
         with self.lock:
-            self._changes[CALL + key] = ["v", stored]
+            self._changes[name] = ["v", stored]
             self.dirty = True
 
     def forget_call_results(self) -> None:

@@ -77,6 +77,7 @@ class RunSaver(BaseCheckpointSaver[int]):
         """Return the newest checkpoint in the namespace of ``at`` on the run's own thread, if ``at`` means that."""
         if not self._is_own(at):
             return None
+        self.document.invocations.note(at)
         checkpoint_id = at.get("checkpoint_id")
         with self.document.lock:
             record = self.document.find(at.get("checkpoint_ns") or "", checkpoint_id)

@@ -7,8 +7,9 @@ stored with the checkpoint until its superstep has ended, so a node that runs ag
 
 from __future__ import annotations
 
+import asyncio
 import functools
-import hashlib
+import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
 from typing import Any, NamedTuple
@@ -22,9 +23,12 @@ from agent_service_graphs.checkpoints import Document
 from agent_service_graphs.projection import json_of, value_of
 from agent_service_graphs.tools import ToolCaller
 
-CLASS, APPROVAL = "tool_class", "approval"
-"""Keys of a tool's metadata."""
-CLASSES = ("read_only", "idempotent", "unsafe")
+CLASS, APPROVAL, LOOKUP = "tool_class", "approval", "lookup"
+"""Keys of a tool's metadata. ``lookup``: a function of an idempotency key, which returns what the call has returned,
+None if it was not made."""
+RECONCILABLE = "reconcilable"
+CLASSES = ("read_only", "idempotent", RECONCILABLE, "unsafe")
+ABSENT = "absent"
 KEY = "idempotency_key"
 """The entry of ``configurable`` with a key that is the same for every attempt of a call."""
 
@@ -35,7 +39,7 @@ current_calls: ContextVar[ClassedCalls | None] = ContextVar("classed_calls", def
 class Call(NamedTuple):
     """One call of ``tool``; ``model_call``: its id if a model asked for it.
 
-    ``stored`` is the key of its stored result.
+    ``stored`` is the name of its stored result.
     """
 
     tool: BaseTool
@@ -69,6 +73,11 @@ class ClassedCalls:
         if known:
             return Decided(call, runs=False, result=result)
         answer = await self.caller.request(**call.asked)
+        if "lookup" in answer:
+            found, said = await _looked_up(tool, answer["lookup"])
+            answer = {"content": found, "status": "success"}
+            if found is None:
+                answer = await self.caller.request(**call.asked, looked_up=said)
         if "run" not in answer:
             result = _result(call, answer)
             self._add(call, result)
@@ -91,8 +100,7 @@ class ClassedCalls:
 
     def _end(self, call: Call, how: str) -> None:
         self.caller.leave()
-        stored = self._document.name_of_call(call.stored)
-        self.caller.report(key=call.asked["key"], call_id=call.asked["call_id"], how=how, stored=stored)
+        self.caller.report(key=call.asked["key"], call_id=call.asked["call_id"], how=how, stored=call.stored)
 
     def _add(self, call: Call, result: Any) -> None:
         self._document.add_call_result(call.stored, result, f"result of tool {call.tool.name}")
@@ -106,8 +114,8 @@ class ClassedCalls:
         call_id = str(given.get("id") or "") if _is_tool_call(given) else ""
         asked = self.caller.identify(tool.name, json_of(own), call_id)  # without what LangGraph injects
         about = {CLASS: declared.get(CLASS, ""), APPROVAL: bool(declared.get(APPROVAL))}
-        digest = hashlib.blake2b(f"{asked['key']} {asked['call_id']} {tool.name}".encode(), digest_size=16).hexdigest()
-        return Call(tool, call_id, digest, {**asked, **about})
+        stored = self._document.name_of_result(asked["key"], asked["call_id"], tool.name)
+        return Call(tool, call_id, stored, {**asked, **about})
 
 
 def _is_tool_call(given: Any) -> bool:
@@ -134,6 +142,16 @@ def _result(call: Call, answer: dict[str, Any]) -> Any:
     return content
 
 
+async def _looked_up(tool: BaseTool, key: str) -> tuple[Any, str]:
+    """Return what ``tool`` finds of the call with ``key``, and if that is nothing, ``absent`` or why it failed."""
+    lookup = (tool.metadata or {})[LOOKUP]
+    try:
+        found = lookup(key) if inspect.iscoroutinefunction(lookup) else asyncio.to_thread(lookup, key)
+        return await found, ABSENT
+    except Exception as error:  # noqa: BLE001  the edge to the author's code: a person decides then
+        return None, f"{type(error).__name__}: {error}"
+
+
 def _calls_of(tool: BaseTool) -> ClassedCalls | None:
     """Return the calls among which one of ``tool`` is: None for a tool that may run without the engine's decision."""
     declared = tool.metadata or {}
@@ -142,6 +160,8 @@ def _calls_of(tool: BaseTool) -> ClassedCalls | None:
         return None
     if named is not None and named not in CLASSES:
         raise ValueError(f"The tool {tool.name!r} has the class {named!r}: use one of {', '.join(CLASSES)}.")
+    if named == RECONCILABLE and not callable(declared.get(LOOKUP)):
+        raise ValueError(f"The tool {tool.name!r} is {RECONCILABLE}: give its metadata a function as {LOOKUP!r}.")
     return None if named == "read_only" and not declared.get(APPROVAL) else current_calls.get()
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -97,24 +96,30 @@ class ToolCaller:
         if task is None:
             raise RuntimeError(f"The tool {name!r} can be called in a node of a graph only.")
         key = self._message_of(call_id) if call_id else ""
+        place, retries = self._place(task.checkpoint_ns)
         if not key:
-            key = self._place()
+            key = place
             digest = hashlib.blake2b(f"{name} {call_id} ".encode() + given, digest_size=16).hexdigest()
-            number = self._made[key, task.node_attempt, digest]
-            self._made[key, task.node_attempt, digest] += 1
+            number = self._made[task.checkpoint_ns, task.node_attempt, digest]
+            self._made[task.checkpoint_ns, task.node_attempt, digest] += 1
             call_id = f"{call_id or 'call'}_{digest}_{number}"
-        return {"name": name, "args": given, "key": key, "call_id": call_id, "attempt": task.node_attempt}
+        return {"name": name, "args": given, "key": key, "call_id": call_id, "attempt": task.node_attempt + retries}
 
-    def _place(self) -> str:
-        """Return where in the graph a call is made: the same when its superstep runs again, also on another branch."""
+    def _place(self, namespace: str) -> tuple[str, int]:
+        """Return where in the graph a call is made, and how often its graph has been retried.
+
+        The place is the same when its superstep runs again, also on another branch.
+        """
         about = ensure_config().get("metadata") or {}
         document = self.document
-        of_root: Any = {} if document is None or document.root is None else document.root.metadata
-        branchings = 0 if document is None else document.branchings
-        ids, step = str(about.get("langgraph_checkpoint_ns", "")), about["langgraph_step"]
-        steps = [of_root.get("step", 0) - branchings, step if "|" in ids else step - branchings]
+        if document is None:
+            return namespace, 0
+        of_root: Any = {} if document.root is None else document.root.metadata
+        step, branchings = about["langgraph_step"], document.branchings
+        names, retries = document.invocations.place(namespace)
+        steps = [of_root.get("step", 0) - branchings, step if "|" in namespace else step - branchings]
         path = [one for one in about.get("langgraph_path") or () if isinstance(one, (str, int))]
-        return f"{steps[0]}/{re.sub(r':[^|]*', '', ids)}/{steps[1]}/{path}"
+        return f"{steps[0]}/{names}/{steps[1]}/{path}", retries
 
     def _message_of(self, call_id: str) -> str:
         """Return the id of the newest message that asks for the call; empty if it is in no list of messages."""

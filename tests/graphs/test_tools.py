@@ -76,6 +76,21 @@ async def test_an_idempotent_call_is_repeated_with_its_key(client: LangGraphClie
     assert len(first.removeprefix("pay-13-")) == 36
 
 
+@pytest.mark.parametrize("how,result,times", [("found", "found it", 1), ("absent", "paid 13", 2), ("unknown", "no", 1)])
+async def test_a_reconcilable_call_whose_process_died_is_looked_up(
+    client: LangGraphClient, hosted: Served, how: str, result: str, times: int
+) -> None:
+    thread = await new_thread(client)
+    values: Any = await client.runs.wait(thread, "shop", input=human(f"pay_{how} 13"))
+    if how == "unknown":
+        (question,) = values["__interrupt__"]
+        assert question["value"]["type"] == "tool_review"
+        assert "the bank does not answer" in str(question["value"])
+        values = await answered(client, thread, "shop", question, {"action": "failed", "result": "no"})
+    assert said(values) == [result]
+    assert len(effects(hosted, thread)) == times
+
+
 async def test_approvals_have_the_form_that_front_ends_know(client: LangGraphClient, hosted: Served) -> None:
     """Two calls in one node, of which one has run already when a person is asked about the other."""
     thread = await new_thread(client)
@@ -113,6 +128,16 @@ async def test_a_fork_asks_before_it_repeats_an_unsafe_call(client: LangGraphCli
     )
     assert [one["value"]["type"] for one in values["__interrupt__"]] == ["tool_review"]
     assert len(effects(hosted, thread)) == 1
+
+
+@pytest.mark.parametrize("node,calls", [("stumbling", 1), ("pay_in_graphs", 2)])
+async def test_a_node_that_is_retried_does_not_repeat_the_calls_of_its_subgraphs(
+    client: LangGraphClient, hosted: Served, node: str, calls: int
+) -> None:
+    thread = await new_thread(client)
+    values: Any = await client.runs.wait(thread, "insistent", input={"text": node})
+    assert values["answers"] == ["paid 5"] * calls
+    assert len(effects(hosted, thread)) == calls, "as often as in one attempt"
 
 
 async def settled(client: LangGraphClient, thread: str, graph: str, values: Any, left: int) -> Any:

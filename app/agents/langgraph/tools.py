@@ -13,7 +13,7 @@ import msgspec
 from app.agents.langgraph.wire import ToolExecuted, ToolRequest
 from app.agents.port import Interrupt, RunContext, ToolIntent, UnresolvedCall
 from app.agents.tool_loop.approval import ApprovalPolicy
-from app.agents.tool_loop.call_questions import KEPT, Amend, idempotency_key, intent_id
+from app.agents.tool_loop.call_questions import KEPT, Amend, idempotency_key, intent_id, unresolved_call
 from app.agents.tool_loop.calls import CallResults, Toolbox
 from app.agents.tool_loop.conversation import PendingCalls
 from app.agents.tools.port import NeedsAnswer, ToolClass, ToolContext, ToolResult
@@ -37,8 +37,12 @@ MAX_ARGS_BYTES = 1024 * 1024
 SETTLE_SECONDS = 5.0
 """Time in which calls end whose tools have."""
 
+ABSENT = "absent"
+"""What the worker says of a call that its look-up has not found."""
+
 Answer = dict[str, Any]
-"""What the worker gets: ``run`` (the idempotency key) with ``args`` that a person has edited (JSON, or None), or
+"""What the worker gets: ``lookup`` (the key by which to look the call up, then to ask again), ``run`` (the idempotency
+key) with ``args`` that a person has edited (JSON, or None), or
 ``questions`` (id, value as JSON), or the ``content``, ``artifact`` and ``status`` of a result."""
 
 _encode = msgspec.json.Encoder().encode
@@ -54,6 +58,7 @@ class WorkerTool:
         self.spec = ToolSpec(request.name, "", {"type": "object"})
         self.ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._args = args
+        self._looked_up = request.looked_up
         self._run = run
 
     async def call(self, args: dict[str, Any], context: ToolContext) -> ToolResult:
@@ -65,8 +70,10 @@ class WorkerTool:
         return ToolResult(content="", status="success" if how == "done" else "error")
 
     async def lookup(self, key: str) -> ToolResult | None:
-        """Raise: tools of graphs have no look-up."""
-        raise LookupError(key)
+        """Return None if the worker has found nothing. Raises ``LookupError`` with what it says otherwise."""
+        if self._looked_up != ABSENT:
+            raise LookupError(self._looked_up)
+        return None
 
 
 class GraphToolCalls:
@@ -155,6 +162,10 @@ class GraphToolCalls:
         if own is not None:
             toolbox = toolbox.of_one(own, ApprovalPolicy(tools=[own.spec.name] if request.approval else []))
         tool_class = toolbox.tool_class(call.name)
+        if own is not None and tool_class is ToolClass.RECONCILABLE and not request.looked_up:
+            unresolved = unresolved_call(context, key, call)
+            if unresolved is not None:
+                return {"lookup": unresolved.key}
         repeatable = tool_class is ToolClass.READ_ONLY
         if not repeatable and toolbox.may_start(call, key, context):
             intent = _intent(request, call, tool_class, idempotency)

@@ -162,7 +162,8 @@ class ToolRequest(msgspec.Struct, tag_field="op", tag="tool", kw_only=True):
 
     ``key`` and ``call_id`` are the same in every attempt of a call. ``attempt``: of its node, which LangGraph may run
     again when it fails. ``args`` is JSON. Tools of the graph itself have a ``tool_class`` or need ``approval``; others
-    are those of the agents file.
+    are those of the agents file. ``looked_up``: what the look-up of a ``reconcilable`` one said, ``absent`` or why it
+    failed.
     """
 
     run: int
@@ -174,6 +175,7 @@ class ToolRequest(msgspec.Struct, tag_field="op", tag="tool", kw_only=True):
     args: bytes
     tool_class: str = ""
     approval: bool = False
+    looked_up: str = ""
 
 
 class ToolExecuted(msgspec.Struct, tag_field="op", tag="executed"):

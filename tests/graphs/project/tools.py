@@ -11,7 +11,7 @@ from langchain_core.runnables import RunnableConfig
 from langchain_core.tools import StructuredTool
 from langgraph.graph import START, MessagesState, StateGraph
 from langgraph.prebuilt import ToolNode
-from langgraph.types import Send, interrupt
+from langgraph.types import RetryPolicy, Send, interrupt
 
 
 def pay(amount: int, config: RunnableConfig) -> str:
@@ -37,6 +37,27 @@ def die_once(config: RunnableConfig, amount: int) -> None:
 
 unsafe = StructuredTool.from_function(pay, metadata={"tool_class": "unsafe"})
 idempotent = StructuredTool.from_function(pay, name="pay_again", metadata={"tool_class": "idempotent"})
+
+
+def find(key: str) -> str | None:
+    """Return the payment with an idempotency key, if it was made."""
+    done = Path(os.environ.get("EFFECTS", "")).read_text()
+    return "found it" if key in done else None
+
+
+async def find_nothing(key: str) -> None:
+    """Say of every payment that it was not made."""
+
+
+def fail_to_find(key: str) -> str | None:
+    raise ConnectionError("the bank does not answer")
+
+
+lookups = {"found": find, "absent": find_nothing, "unknown": fail_to_find}
+reconcilable = [
+    StructuredTool.from_function(pay, name=f"pay_{how}", metadata={"tool_class": "reconcilable", "lookup": lookup})
+    for how, lookup in lookups.items()
+]
 approved = StructuredTool.from_function(coroutine=send, metadata={"tool_class": "unsafe", "approval": True})
 """A call needs a person."""
 
@@ -61,7 +82,7 @@ def follows(state: MessagesState) -> str:
 shop = (
     StateGraph(MessagesState)
     .add_node("model", model)
-    .add_node("tools", ToolNode([unsafe, idempotent, approved]))
+    .add_node("tools", ToolNode([unsafe, idempotent, approved, *reconcilable]))
     .add_edge(START, "model")
     .add_conditional_edges("model", follows, ["tools", "__end__"])
     .add_edge("tools", "model")
@@ -131,4 +152,41 @@ errands = (
     .compile()
 )
 """Payments far behind the beginning: in a loop, in tasks that are sent at once, and in a subgraph."""
+
+failed: set[str] = set()
+
+
+def stumble(state: Draft, config: RunnableConfig) -> Draft:
+    """Fail the first time on a thread."""
+    thread = config["configurable"]["thread_id"]
+    if thread not in failed:
+        failed.add(thread)
+        raise ValueError("again")
+    return {}
+
+
+def pay_in_graphs(state: Draft, config: RunnableConfig) -> Draft:
+    """Invoke a graph that pays, twice, and fail the first time."""
+    paid = [by_step.invoke({"text": "", "answers": []})["answers"] for _ in range(2)]
+    stumble(state, config)
+    return {"answers": [one for each in paid for one in each]}
+
+
+insists = RetryPolicy(max_attempts=3, initial_interval=0.01, retry_on=ValueError)
+stumbling = (
+    StateGraph(Draft)
+    .add_node(pay_once)
+    .add_node(stumble)
+    .add_edge(START, "pay_once")
+    .add_edge("pay_once", "stumble")
+    .compile()
+)
+insistent = (
+    StateGraph(Draft)
+    .add_node("stumbling", stumbling, retry_policy=insists)
+    .add_node(pay_in_graphs, retry_policy=insists)
+    .add_conditional_edges(START, lambda state: state["text"], ["stumbling", "pay_in_graphs"])
+    .compile()
+)
+"""Nodes that are retried after their graphs have paid; the text names the one to run."""
 within = StateGraph(Draft).add_node("child", by_node).add_edge(START, "child").compile()
