@@ -104,3 +104,13 @@ async def test_a_thread_without_a_run_takes_values_as_a_node(client: LangGraphCl
     await client.threads.update_state(created["thread_id"], {"count": 4, "most": 6}, as_node="add")
     values: Any = await client.runs.wait(created["thread_id"], "loop", input=None)
     assert values["count"] == 6
+
+
+async def test_factories_nodes_and_tools_get_what_langgraph_gives_them(client: LangGraphClient) -> None:
+    """The use of the graph, the store, the server, and timeouts that a heartbeat puts off."""
+    alive: Any = {"numbers": [1, 2]}
+    values: Any = await client.runs.wait(None, "furnished", input=alive)
+    assert values["done"] == ["Bonn", "furnished", 1, "threads.create_run", True, "lingered"]
+    still: Any = {"numbers": [1]}
+    values = await client.runs.wait(None, "furnished", input=still, raise_error=False)
+    assert values["__error__"]["error"] == "NodeTimeoutError"

@@ -1,5 +1,6 @@
 """Graphs that use what LangGraph's execution offers: sends, caches, retries, several questions, middleware, context."""
 
+import asyncio
 import operator
 from typing import Annotated, Any, TypedDict
 
@@ -11,9 +12,11 @@ from langchain_core.runnables import RunnableConfig
 from langgraph.cache.memory import InMemoryCache
 from langgraph.config import get_config
 from langgraph.graph import START, StateGraph
+from langgraph.prebuilt import InjectedStore, ToolNode
 from langgraph.runtime import Runtime
 from langgraph.stream import StreamChannel, StreamTransformer
-from langgraph.types import CachePolicy, RetryPolicy, Send, interrupt
+from langgraph.types import CachePolicy, RetryPolicy, Send, TimeoutPolicy, interrupt
+from langgraph_sdk.runtime import ServerRuntime
 
 
 class Numbers(TypedDict, total=False):
@@ -115,6 +118,48 @@ class Settings(TypedDict, total=False):
 
 def speak(state: Numbers, runtime: Runtime[Settings]) -> Numbers:
     return {"done": [runtime.context["tone"], "tone" in get_config()["configurable"]]}
+
+
+async def look_up(about: str, store: Annotated[Any, InjectedStore()]) -> str:
+    """Look up a fact."""
+    return str((await store.aget(("facts",), about)).value["is"])
+
+
+async def furnish(state: Numbers, runtime: Runtime) -> Numbers:
+    """Use what LangGraph gives to nodes and tools."""
+    assert runtime.store is not None
+    await runtime.store.aput(("facts",), "city", {"is": "Bonn"})
+    call = {"name": "look_up", "args": {"about": "city"}, "id": "call-1", "type": "tool_call"}
+    found = await ToolNode([look_up]).ainvoke({"messages": [AIMessage("", tool_calls=[call])]})
+    info: Any = runtime.server_info
+    execution: Any = runtime.execution_info
+    return {"done": [found["messages"][0].content, info.graph_id, execution.node_attempt]}
+
+
+async def linger(state: Numbers, runtime: Runtime) -> Numbers:
+    """Go on for longer than its idle timeout: with a sign of life in between, if there are two numbers."""
+    for _ in range(4):
+        await asyncio.sleep(0.6)
+        if len(state["numbers"]) == 2:
+            runtime.heartbeat()
+    return {"done": ["lingered"]}
+
+
+def furnished(config: RunnableConfig, runtime: ServerRuntime[Any]) -> Any:
+    """Make the graph of one use: the server says which."""
+
+    def say(state: Numbers) -> Numbers:
+        return {"done": [runtime.access_context, config["configurable"]["thread_id"] != ""]}
+
+    return (
+        StateGraph(Numbers)
+        .add_node(furnish)
+        .add_node(say)
+        .add_node(linger, timeout=TimeoutPolicy(idle_timeout=2.0))
+        .add_edge(START, "furnish")
+        .add_edge("furnish", "say")
+        .add_edge("say", "linger")
+    )
 
 
 contextual = StateGraph(Numbers, context_schema=Settings).add_node(speak).add_edge(START, "speak").compile()
