@@ -164,6 +164,7 @@ async def test_tools_that_nodes_hold_are_listed_with_their_classes(hosted: Serve
         "pay": ("unsafe", False),
         "pay_again": ("idempotent", False),
         "send": ("unsafe", True),
+        **{f"pay_{how}": ("reconcilable", False) for how in ("found", "absent", "unknown")},
     }
     assert found["pay"]["description"] == "Pay an amount."
     assert set(found["pay"]["parameters"]["properties"]) == {"amount"}
