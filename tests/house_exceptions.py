@@ -33,7 +33,7 @@ BROAD_EXCEPTS = {
     # whatever keeps a look at the database from its answer, the database is of no use
     "app/features/system/database_probe.py": 1,
     "app/engine/execution/ending.py": 1,  # the text of a foreign error is made by its own code
-    "app/engine/supervisor.py": 1,  # whatever an agent raises ends its run, not the process
+    "app/engine/supervisor.py": 2,  # whatever an agent, or loading its thread, raises ends its run, not the process
     "app/features/webhooks/dispatcher.py": 1,  # whatever making a call raises, it counts as an attempt that failed
     "app/protocols/projection.py": 1,  # whatever reading a run raises is raised for each of its readers
     "app/infra/http/request_context.py": 1,  # whatever a request raises becomes a 500 problem

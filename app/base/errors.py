@@ -33,6 +33,7 @@
     │  ├─ PathChanged          a replayed function agent diverged from its journal
     │  ├─ JournalFull          the step results of a function agent are too large
     │  ├─ Unreadable           no text can be extracted from a document
+    │  ├─ DamagedCheckpoint    the stored state of a thread cannot be read
     │  └─ ReviewAborted        a reviewer ended the run
     └─ LeaseLost               another owner has this run: stop at once, write nothing
 
@@ -271,6 +272,10 @@ class JournalFull(AgentError):
 
 class Unreadable(AgentError):
     """No text can be extracted from a document."""
+
+
+class DamagedCheckpoint(AgentError):
+    """The stored state of a thread cannot be read."""
 
 
 class ReviewAborted(AgentError):

@@ -21,7 +21,7 @@ from app.engine.checkpoints.state_cache import StateCache
 from app.engine.entries import ClaimedRun
 from app.engine.execution.execution import AgentRunContext, Execution, HandOver, RunPaused
 from app.engine.execution.journal import Journal
-from app.engine.execution.run_state import LoadedThread, load_thread
+from app.engine.execution.run_state import LoadedThread, load_request, load_thread, nothing_loaded
 from app.engine.execution.run_trace import RunTrace
 from app.engine.execution.run_writer import RunWriter
 from app.engine.queue.cancels.canceller import REASONS, RunCanceller
@@ -240,10 +240,10 @@ class Supervisor:
         status, reserved = "lost", 0
         try:
             reserved = await self._large.acquire(live)
-            loaded = await load_thread(self._database, self._cache, claimed)
+            loaded, broken = await self._load(claimed)
             claimed = live.release_request()
             execution, context = self._prepare(live, loaded)
-            await self._execute(live, execution, context)
+            await self._execute(live, execution, context, broken)
             status = execution.writer.status.value
         except HandOver:
             status = "handover"
@@ -268,6 +268,20 @@ class Supervisor:
             self._large.release(claimed, reserved)
             if not live.abandoned:  # else ``_end_without_code`` settles the run, once its end is written
                 self._settle(live, status)
+
+    async def _load(self, claimed: ClaimedRun) -> tuple[LoadedThread, Exception | None]:
+        """Load the run's thread; return also what kept it from being loaded, which ends the run.
+
+        Raises ``Unavailable`` if the database is away: another attempt may load it.
+        """
+        request = RunRequest()
+        try:
+            request = await load_request(self._database, claimed)
+            return await load_thread(self._database, self._cache, claimed, request), None
+        except Unavailable:
+            raise
+        except Exception as error:  # noqa: BLE001  whatever keeps a thread from being loaded ends its run
+            return nothing_loaded(claimed, request), error
 
     def _prepare(self, live: OwnedRun, loaded: LoadedThread) -> tuple[Execution, AgentRunContext]:
         """Create the execution of a run whose thread is ``loaded``, and the context of its agent."""
@@ -304,7 +318,10 @@ class Supervisor:
             self._signals.queue()
             return
 
-    async def _execute(self, live: OwnedRun, execution: Execution, context: AgentRunContext) -> None:
+    async def _execute(
+        self, live: OwnedRun, execution: Execution, context: AgentRunContext, broken: Exception | None
+    ) -> None:
+        """Run the agent; ``broken`` ends the run instead (``_load``)."""
         limit, overdue = asyncio.timeout(None), None
         execution.announce()
         try:
@@ -312,6 +329,8 @@ class Supervisor:
                 live.finishing = True
                 await self._stop(live, execution)
                 return
+            if broken is not None:
+                raise broken
             agent = self._agent(live.claimed.agent)
             overdue = asyncio.get_running_loop().call_later(agent.seconds + ABANDON_SECONDS, self._overdue, live)
             limit = asyncio.timeout(agent.seconds)

@@ -170,6 +170,20 @@ async def test_pruning_keeps_the_newest_or_nothing(client: LangGraphClient) -> N
         await client.threads.get(gone)
 
 
+async def test_a_run_that_waits_for_its_time_keeps_the_checkpoint_that_it_forks_from(client: LangGraphClient) -> None:
+    thread_id = await talked(client, "one", "two")
+    history: Any = await client.threads.get_history(thread_id)
+    first = next(one for one in history if len(one["values"].get("messages", [])) == 2)
+    run = await client.runs.create(
+        thread_id, "echo", input=said("other"), checkpoint=first["checkpoint"], after_seconds=60
+    )
+    for strategy in ("keep_latest", "delete"):
+        assert (await client.threads.prune([thread_id], strategy=strategy))["pruned_count"] == 0
+    assert len(await client.threads.get_history(thread_id)) == len(history)
+    await client.runs.cancel(thread_id, run["run_id"])
+    assert (await client.threads.prune([thread_id], strategy="keep_latest"))["pruned_count"] == 1
+
+
 async def test_threads_are_found_by_their_values(client: LangGraphClient) -> None:
     mark = str(uuid.uuid4())
     one = await talked(client, metadata={"mark": mark, "graph_id": "echo"})

@@ -9,7 +9,7 @@ from app.domain.caller import Caller
 from app.features.threads.graph_threads import ThreadOperations
 from app.infra.db.engine import Database
 from app.security.access.structs import MetadataFilter, Principal
-from tests.runs.engine import TENANT
+from tests.runs.engine import TENANT, Engine, fetch
 from tests.statements import sent_by
 
 
@@ -87,3 +87,18 @@ async def test_what_a_graph_sends_is_bounded_as_every_other_input(
     threads = ThreadOperations(database, lambda caller: Principal(caller.tenant_id))
     with pytest.raises(error):
         await threads.operate(Caller(tenant_id=TENANT), op)
+
+
+async def test_runs_that_wait_for_their_time_keep_the_checkpoints_of_others(database: Database, engine: Engine) -> None:
+    """One that forks may start from any of them."""
+    threads = ThreadOperations(database, lambda caller: Principal(caller.tenant_id))
+    first = await engine.begin("one")
+    await engine.result(first)
+    later = await engine.accept("two", thread=first.thread_id, owner=None, delay=60.0)
+    count, delete = "select count(*) from checkpoints", {"do": "delete_runs", "runs": [str(first.run_id)]}
+    before = await fetch(database, count)
+    await threads.operate(Caller(tenant_id=TENANT), delete)
+    assert await fetch(database, count) == before
+    await fetch(database, "delete from runs where run_id = $1", later.run_id)
+    await threads.operate(Caller(tenant_id=TENANT), delete)
+    assert await fetch(database, count) == [{"count": 0}]

@@ -1,10 +1,12 @@
-"""An agent may raise anything; its run ends all the same."""
+"""An agent may raise anything, and a thread's stored state may be damaged; the run ends all the same."""
 
+import msgspec
 import pytest
 
 from app.agents.port import Interrupt, RunContext, RunOutcome
+from app.engine.structs import RunRequest
 from app.infra.db.engine import Database
-from tests.runs.engine import SteeredAgent, engine_on, fetch
+from tests.runs.engine import SteeredAgent, echo, engine_on, fetch
 
 
 @pytest.mark.parametrize("words", ["zero \x00 byte", "half \ud800 pair", ""])
@@ -32,3 +34,44 @@ async def test_a_question_that_cannot_be_stored_ends_the_run_with_a_sentence(dat
     assert error["error"] == "AgentError"
     assert error["message"].startswith("A question of this run has ")
     assert error["message"].endswith("Ask without it.")
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        "update checkpoint_items set body = '\\x28b52ffd00'",
+        "delete from checkpoint_items",
+        "update checkpoints set head = 'not JSON'",
+        "delete from checkpoints",
+    ],
+)
+@pytest.mark.parametrize("forks", [False, True])
+async def test_a_run_whose_thread_cannot_be_loaded_ends_at_once(database: Database, damage: str, forks: bool) -> None:
+    async with engine_on(database, SteeredAgent("echo", echo)) as engine:
+        first = await engine.begin("one")
+        await engine.result(first)
+    (thread,) = await fetch(database, "select head from threads")
+    request = RunRequest(input=["two"], checkpoint_id=thread["head"] if forks else None, webhook="http://x.example/")
+    await fetch(database, damage)
+    async with engine_on(database, SteeredAgent("echo", echo)) as other:  # whose cache is empty
+        run = await other.begin(thread=first.thread_id, request=msgspec.json.encode(request))
+        error = (await other.result(run))["__error__"]
+        assert str(thread["head"]) in error["message"]
+        assert error["error"] == ("NotFound" if damage == "delete from checkpoints" else "DamagedCheckpoint")
+        again = await other.begin(thread=first.thread_id, request=msgspec.json.encode(request))
+        assert (await other.result(again))["__error__"] == error
+    (row,) = await fetch(
+        database,
+        "select r.status, reason, attempts, t.status as thread, live_run, head, last_number from runs r, threads t"
+        " where run_id = $1",
+        run.run_id,
+    )
+    assert row == {
+        "status": "error",
+        "reason": "failed",
+        "attempts": 1,
+        "thread": "error",
+        "live_run": None,
+        "head": thread["head"],
+        "last_number": 2,
+    }

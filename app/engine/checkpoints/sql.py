@@ -1,5 +1,10 @@
 """SQL of checkpoints that the engine and the features share."""
 
+UNUSED = """t.live_run is null and not exists (
+  select from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id and r.status = 'pending')"""
+"""Whether the thread ``t`` has no live and no pending run: one that waits, also for its time, may fork from any
+checkpoint."""
+
 TO_LATEST = """
 with kept as (
   <which>

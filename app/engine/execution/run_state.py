@@ -5,6 +5,7 @@ from typing import Any
 from uuid import UUID
 
 import msgspec
+import zstandard
 from msgspec import UNSET
 
 from app.agents.open_calls import open_calls
@@ -20,7 +21,7 @@ from app.agents.port import (
     Step,
     ToolIntent,
 )
-from app.base.errors import NotFound
+from app.base.errors import DamagedCheckpoint, NotFound
 from app.base.ids import origin_id
 from app.base.offload import offload
 from app.domain.caller import AUTH_NAMES, AUTH_USER_ID
@@ -52,27 +53,44 @@ class LoadedThread(msgspec.Struct, kw_only=True):
     past: ResumeState = ResumeState()
 
 
-async def load_thread(database: Database, cache: StateCache, claimed: ClaimedRun) -> LoadedThread:
+DAMAGE = zstandard.ZstdError, msgspec.MsgspecError, LookupError, TypeError, ValueError
+"""What decoding a damaged checkpoint raises."""
+
+
+async def load_thread(database: Database, cache: StateCache, claimed: ClaimedRun, request: RunRequest) -> LoadedThread:
     """Load the state that the run starts or resumes from, from the cache or in one round trip.
 
     It is the thread's head, or the fork's checkpoint for a run that forks and has not committed yet. A run that resumes
     earlier work also gets its questions, answers and unresolved calls. Raises ``NotFound`` if the checkpoint was
-    deleted.
+    deleted, ``DamagedCheckpoint`` if it cannot be read.
     """
-    loaded = await _load(database, cache, claimed)
-    request = loaded.request
+    loaded = await _load(database, cache, claimed, request)
     if claimed.crashed_mid_step or request.answers or (loaded.next and loaded.run_id != claimed.run_id):
         branches = loaded.written or request.checkpoint_id is not None
         changes = request.has_values and loaded.run_id != claimed.run_id
-        calls = None if changes else open_calls(loaded.state)
+        try:
+            calls = None if changes else open_calls(loaded.state)
+        except DAMAGE as error:
+            raise _damaged(loaded.checkpoint_id) from error
         loaded.past = await load_resume_state(
             database, claimed, request.answers, calls, branches=branches, base=loaded.checkpoint_id
         )
     return loaded
 
 
-async def _load(database: Database, cache: StateCache, claimed: ClaimedRun) -> LoadedThread:
-    request = await _request(database, claimed)
+def nothing_loaded(claimed: ClaimedRun, request: RunRequest) -> LoadedThread:
+    """Return what a run has whose thread cannot be loaded: enough to end it, and no state that others could read."""
+    return LoadedThread(request=request, state=State(claimed.last_number, claimed.last_value_number))
+
+
+def _damaged(checkpoint_id: UUID | None) -> DamagedCheckpoint:
+    return DamagedCheckpoint(
+        f"Checkpoint {checkpoint_id} of the thread is damaged in the database and cannot be read. Fork from an older"
+        " one, or restore the database."
+    )
+
+
+async def _load(database: Database, cache: StateCache, claimed: ClaimedRun, request: RunRequest) -> LoadedThread:
     fork = request.checkpoint_id
     start = fork == origin_id(claimed.thread_id)
     numbers = (claimed.last_number, claimed.last_value_number)
@@ -87,13 +105,16 @@ async def _load(database: Database, cache: StateCache, claimed: ClaimedRun) -> L
         )
     async with database.tenant_connection(claimed.tenant_id) as connection:
         row = await connection.fetchrow(LOAD_CHECKPOINT, claimed.tenant_id, claimed.thread_id, claimed.head)
-        if fork is not None and row["run_id"] != claimed.run_id:
+        if fork is not None and (row is None or row["run_id"] != claimed.run_id):
             if start:
                 return LoadedThread(request=request, state=State(*numbers))
             row = await connection.fetchrow(LOAD_CHECKPOINT, claimed.tenant_id, claimed.thread_id, fork)
     if row is None:
-        raise NotFound(f"Checkpoint {fork} no longer exists.")
-    snapshot = await offload(size_of(row), read, row, *numbers)
+        raise NotFound(f"Checkpoint {fork or claimed.head} no longer exists.")
+    try:
+        snapshot = await offload(size_of(row), read, row, *numbers)
+    except DAMAGE as error:
+        raise _damaged(row["checkpoint_id"]) from error
     return LoadedThread(
         request=request,
         state=snapshot.state,
@@ -105,7 +126,8 @@ async def _load(database: Database, cache: StateCache, claimed: ClaimedRun) -> L
     )
 
 
-async def _request(database: Database, claimed: ClaimedRun) -> RunRequest:
+async def load_request(database: Database, claimed: ClaimedRun) -> RunRequest:
+    """Return what the caller of the run asked for. Raises ``NotFound`` if the run was deleted."""
     text = claimed.request
     if not text:
         async with database.tenant_connection(claimed.tenant_id) as connection:

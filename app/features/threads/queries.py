@@ -13,7 +13,7 @@ from app.base.ids import new_id
 from app.base.offload import MAX_ANSWER_BYTES
 from app.domain.state import State
 from app.engine.checkpoints.entry import AmendedCheckpoint, CheckpointEntry
-from app.engine.checkpoints.sql import COLUMNS, ITEMS, STORED, TO_LATEST
+from app.engine.checkpoints.sql import COLUMNS, ITEMS, STORED, TO_LATEST, UNUSED
 from app.engine.tables import checkpoint_items, checkpoints, threads
 from app.features.threads.structs import KEEP_LATEST, Thread, ThreadSearch, Ttl
 from app.infra.db.columns import stored_fields
@@ -334,7 +334,7 @@ async def amend(
 
 
 _IDLE_OF_RUNS = ScopedStatement(
-    "select thread_id from threads t where tenant_id = :tenant and live_run is null and queued = 0 and not temporary"
+    f"select thread_id from threads t where tenant_id = :tenant and {UNUSED} and not temporary"
     " and exists (select from checkpoints c where c.tenant_id = t.tenant_id and c.thread_id = t.thread_id"
     " and c.run_id = any(:runs))<owned> order by thread_id for update",
     "metadata @> cast(:owned as jsonb)",
@@ -357,7 +357,7 @@ _DELETE_OF_RUNS = (
 
 
 async def delete_checkpoints_of(session: Writer, tenant_id: UUID, runs: Sequence[UUID]) -> None:
-    """Delete the checkpoints that ``runs`` made on threads without a live or queued run, and items of them alone."""
+    """Delete the checkpoints that ``runs`` made on threads without a live or pending run, and items of them alone."""
     given = {"tenant": tenant_id, "runs": list(runs)}
     given["threads"] = [row.thread_id for row in await session.all(_IDLE_OF_RUNS, given)]
     for statement in map(sa.text, _DELETE_OF_RUNS):
@@ -367,11 +367,11 @@ async def delete_checkpoints_of(session: Writer, tenant_id: UUID, runs: Sequence
 encode = msgspec.json.Encoder().encode
 
 _EXISTING_TEXT = (
-    "select thread_id from threads where tenant_id = :tenant and thread_id = any(:threads) and not temporary<owned>"
+    "select thread_id from threads t where tenant_id = :tenant and thread_id = any(:threads) and not temporary<owned>"
 )
 _EXISTING = ScopedStatement(_EXISTING_TEXT, "metadata @> cast(:owned as jsonb)")
 _LOCK_IDLE = ScopedStatement(
-    f"{_EXISTING_TEXT} and live_run is null and queued = 0 order by thread_id for update",
+    f"{_EXISTING_TEXT} and {UNUSED} order by thread_id for update",
     "metadata @> cast(:owned as jsonb)",
 )
 
@@ -391,7 +391,7 @@ async def _of_all(
 
 
 async def lock_idle(session: Writer, tenant_id: UUID, by_filter: ThreadsByFilter) -> list[UUID]:
-    """Lock those of the threads that have no live or queued run and match their filters; return their ids."""
+    """Lock those of the threads that have no live or pending run and match their filters; return their ids."""
     if len(by_filter) > 1:  # all in one order first, as others lock them
         await _of_all(session, _LOCK_IDLE, tenant_id, {None: [one for ids in by_filter.values() for one in ids]})
     return await _of_all(session, _LOCK_IDLE, tenant_id, by_filter)

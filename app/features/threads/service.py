@@ -227,7 +227,7 @@ class ThreadService:
             return await once(session, principal.tenant_id, key, make)
 
     async def prune(self, principal: Principal, which: Prune) -> Pruned:
-        """Delete threads, or all their checkpoints but the newest; threads with live or queued runs are skipped."""
+        """Delete threads, or all their checkpoints but the newest; threads with live or pending runs are skipped."""
         if len(which.thread_ids) > MAX_PAGE_SIZE:
             raise Invalid(f"At most {MAX_PAGE_SIZE} threads at once.", (("/thread_ids", "too many"),))
         by_filter = await principal.permit_each("threads", "delete", "thread_id", which.thread_ids)

@@ -1,10 +1,7 @@
 """SQL of retention: find expired rows and delete them with all that belongs to them, in batches."""
 
-from app.engine.checkpoints.sql import TO_LATEST
+from app.engine.checkpoints.sql import TO_LATEST, UNUSED
 from app.engine.queue.sql import forget_tool_calls
-
-_FREE = """t.live_run is null and not exists (
-  select from runs r where r.tenant_id = t.tenant_id and r.thread_id = t.thread_id and r.status = 'pending')"""
 
 _TEMPORARY = """
 candidates as (
@@ -205,7 +202,7 @@ SECONDS_AGO = "select now() - make_interval(secs => $1)"
 
 
 def _filled(statement: str, seen: str = _SEEN, **parts: str) -> str:
-    for name, part in {**parts, "threads": _ALL_THREADS, "free": _FREE, "seen": seen}.items():
+    for name, part in {**parts, "threads": _ALL_THREADS, "free": UNUSED, "seen": seen}.items():
         statement = statement.replace(f"<{name}>", part)
     return statement
 
