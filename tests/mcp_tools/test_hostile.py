@@ -22,6 +22,12 @@ from tests.ports import free_port
 GOOD = {"name": "good", "description": "Work.", "inputSchema": {"type": "object"}}
 DISCOVERED = {"supportedVersions": ["2026-07-28"], "capabilities": {"tools": {}}, "ttlMs": 0, "cacheScope": "private"}
 
+COSTLY = {
+    "type": "object",
+    "$ref": "#/$defs/n0",
+    "$defs": {f"n{i}": {"anyOf": [{"$ref": f"#/$defs/n{i + 1}"}] * 2} for i in range(20)} | {"n20": {"type": "null"}},
+}
+
 
 class HostileServer:
     """Does to a call of a tool what the tool's name says; ``listed`` is what it lists, page by page."""
@@ -164,6 +170,8 @@ async def test_a_hostile_list_of_tools_stops_what_is_wrong_in_it(hostile: tuple[
             "name": "remote",
             "inputSchema": {"type": "object", "properties": {"a": {"$ref": "http://10.0.0.1/"}}},
         },
+        {**GOOD, "name": "costly", "inputSchema": COSTLY},
+        {**GOOD, "name": "costly_result", "outputSchema": COSTLY},
         {**GOOD, "name": "wide", "inputSchema": {"type": "object", "description": "w" * 70_000}},
         {**GOOD, "name": "a.b/" + "c" * 100},
     ]
@@ -173,7 +181,9 @@ async def test_a_hostile_list_of_tools_stops_what_is_wrong_in_it(hostile: tuple[
         assert long.startswith("fix__a_b_ccc")
         (source,) = found.server.sources
         assert "10000 characters" in source.refusal("fix__novel")
-        assert "Retrieval is disabled" in source.refusal("fix__remote")
+        assert "refers to nothing in the schema" in source.refusal("fix__remote")
+        for name in ("fix__costly", "fix__costly_result"):
+            assert "takes too long to check" in source.refusal(name)
         assert "larger than 65536 bytes" in source.refusal("fix__wide")
     server.endless = True
     with contextlib.suppress(TimeoutError):

@@ -12,7 +12,7 @@ from app.agents.testing import FakeRunContext
 from app.agents.tool_loop.call_questions import idempotency_key
 from app.agents.tool_loop.calls import CallResults, Toolbox
 from app.agents.tool_loop.conversation import PendingCalls
-from app.base.json_schema import validator_of
+from app.base.json_schema import JsonSchema
 from app.domain.messages import ToolCall
 from tests.mcp_tools import server as fixture
 from tests.mcp_tools.conftest import Connected, connected, serving_http
@@ -40,10 +40,10 @@ async def test_a_question_of_a_server_is_an_interrupt_and_its_answer_ends_the_ca
         assert (question.value["type"], question.value["server"]) == ("elicitation", "fix")
         assert "size" in question.value["requested_schema"]["required"]
         assert question.expects is not None
-        fits = validator_of(question.expects)
-        assert fits.is_valid({"action": "decline"})
-        assert not fits.is_valid({"action": "accept", "content": {}})
-        assert fits.is_valid({"action": "accept", "content": {"size": "L"}})  # what has a default may be left out
+        fits = JsonSchema(question.expects)
+        assert not fits.problems({"action": "decline"})
+        assert fits.problems({"action": "accept", "content": {}})
+        assert not fits.problems({"action": "accept", "content": {"size": "L"}})  # what has a default may be left out
         assert fixture.orders == []
 
     context.answers[question.id] = {"action": "accept", "content": {"size": "L"}}

@@ -239,9 +239,12 @@ def test_an_answer_fits_the_schema_that_the_request_asks_for(openai_client: open
     assert failed.status == "failed"
     assert failed.error is not None
     assert "does not fit the schema" in failed.error.message
-    text["format"]["schema"] = {"$ref": "file:///etc/passwd"}
-    with pytest.raises(openai.BadRequestError, match="not a valid JSON Schema"):
-        openai_client.responses.create(model="assistant", input="hello", text=text)
+    nested = {f"n{i}": {"anyOf": [{"$ref": f"#/$defs/n{i + 1}"}] * 2} for i in range(20)}
+    costly: dict[str, Any] = {"$ref": "#/$defs/n0", "$defs": {**nested, "n20": {"type": "null"}}}
+    for wrong, words in (({"$ref": "file:///etc/passwd"}, "refers to nothing"), (costly, "too long to check")):
+        text["format"]["schema"] = wrong
+        with pytest.raises(openai.BadRequestError, match=f"not a JSON Schema that can be used: .*{words}"):
+            openai_client.responses.create(model="assistant", input="hello", text=text)
 
 
 def test_input_tokens_are_estimated_with_the_earlier_messages(openai_client: openai.OpenAI) -> None:

@@ -17,6 +17,7 @@ from app.engine.execution.run_state import LoadedThread, load_thread
 from app.engine.queue import claims, quarantine, run_claimer
 from app.engine.queue.owned_runs import OwnedRun
 from app.engine.streams.feed import Feed
+from app.engine.structs import RunRequest
 from app.infra.db.engine import Database
 from tests.runs.engine import Engine, SteeredAgent, echo, engine_on, fetch, step
 
@@ -363,11 +364,13 @@ async def test_a_run_still_loading_makes_way_at_its_next_step_too(
     monkeypatch.setattr(quarantine, "PROOF_SECONDS", 3600.0)
     gated, loading, may_load = Gated(), asyncio.Event(), asyncio.Event()
 
-    async def slow_load(database: Database, cache: StateCache, claimed: ClaimedRun) -> LoadedThread:
+    async def slow_load(
+        database: Database, cache: StateCache, claimed: ClaimedRun, request: RunRequest
+    ) -> LoadedThread:
         if not claimed.suspect and not loading.is_set():
             loading.set()
             await may_load.wait()
-        return await load_thread(database, cache, claimed)
+        return await load_thread(database, cache, claimed, request)
 
     monkeypatch.setattr(supervisor, "load_thread", slow_load)
     async with engine_on(database, SteeredAgent("steered", gated.work), lease=LEASE, sweeping=True) as engine:

@@ -25,7 +25,7 @@ from app.agents.tools.remote import (
     ToolStopped,
     failed,
 )
-from app.base.json_schema import validator_of
+from app.base.json_schema import JsonSchema
 from app.providers.llm.port import ToolSpec
 
 if TYPE_CHECKING:
@@ -131,8 +131,8 @@ class McpTool(ServerTool):
             raise ValueError(f"its description has {len(description)} characters, more than {MAX_DESCRIPTION_LENGTH}")
         if len(str(parameters)) > MAX_SCHEMA_BYTES:
             raise ValueError(f"its schema is larger than {MAX_SCHEMA_BYTES} bytes")
-        validator_of(parameters)
-        self._output = validator_of(schema) if (schema := described.get("outputSchema")) else None
+        JsonSchema(parameters)
+        self._output = JsonSchema(schema) if (schema := described.get("outputSchema")) else None
         spec = ToolSpec(name=shown_name(server.name, name), description=description, parameters=parameters)
         super().__init__(server, spec, server.spec.class_of(name), server.spec.timeout_of(name))
 
@@ -168,9 +168,8 @@ class McpTool(ServerTool):
             return result
         if "structuredContent" not in raw:
             return failed("The server's result lacks the structured content that its schema promises.")
-        error = next(iter(self._output.iter_errors(raw["structuredContent"])), None)
-        if error is not None:
-            return failed(f"The server's result does not match its own schema: {error.message[:300]}")
+        for problem in self._output.problems(raw["structuredContent"]):
+            return failed(f"The server's result does not match its own schema: {problem.message[:300]}")
         return result
 
     def _progress_of(self, context: ToolContext) -> OnProgress:

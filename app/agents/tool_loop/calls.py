@@ -4,7 +4,6 @@ Also: the validation of tool results, and the custom events that a running tool 
 """
 
 import asyncio
-import itertools
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Self
@@ -49,7 +48,7 @@ from app.base.containment import location_of
 from app.base.crash_points import crash_point
 from app.base.errors import ReviewAborted, StartError, Unavailable
 from app.base.ids import new_id
-from app.base.json_schema import validator_of
+from app.base.json_schema import JsonSchema
 from app.base.tasks import run_concurrently
 from app.domain.events import Custom
 from app.domain.messages import AIMessage, InvalidToolCall, ToolCall, ToolMessage
@@ -137,15 +136,15 @@ class CheckedTool:
     def __init__(self, tool: Tool) -> None:
         self.tool = tool
         try:
-            self._validator = validator_of(tool.spec.parameters)
+            self._schema = JsonSchema(tool.spec.parameters)
         except ValueError as error:
             raise StartError(f"tool {tool.spec.name!r}: its parameters are not a valid JSON Schema: {error}") from error
 
     def problems(self, args: dict[str, Any]) -> str:
         """Return the validation errors of ``args`` with JSON pointers, joined by semicolons; empty if valid."""
         found = []
-        for error in itertools.islice(self._validator.iter_errors(args), MAX_PROBLEMS):
-            parts = (str(part).replace("~", "~0").replace("/", "~1") for part in error.instance_path)
+        for error in self._schema.problems(args, MAX_PROBLEMS):
+            parts = (str(part).replace("~", "~0").replace("/", "~1") for part in error.path)
             place = "".join(f"/{part}" for part in parts) or "the arguments"
             found.append(f"{place}: {error.message[:MAX_PROBLEM_LENGTH]}")
         return "; ".join(found)

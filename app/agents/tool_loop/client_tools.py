@@ -14,7 +14,7 @@ from app.agents.port import ModelOptions, interrupt_id
 from app.agents.tool_loop.conversation import AnyToolCall
 from app.agents.tools.port import ToolResult
 from app.base.errors import Invalid, ModelProtocol
-from app.base.json_schema import validator_of
+from app.base.json_schema import JsonSchema
 from app.domain.messages import AIMessage, InvalidToolCall, text_of
 from app.providers.llm.port import ANY_TOOL, ToolSpec
 
@@ -53,9 +53,9 @@ def check_options(options: ModelOptions, agent: str, own: Collection[str]) -> No
             raise _invalid("tool_choice", f"names {name[:100]!r}; the tools are {', '.join(known) or 'none'}")
     if options.output_schema is not None:
         try:
-            validator_of(options.output_schema.schema)
+            JsonSchema(options.output_schema.schema)
         except ValueError as error:
-            raise _invalid("output_schema", f"is not a valid JSON Schema: {error}") from error
+            raise _invalid("output_schema", f"is not a JSON Schema that can be used: {error}") from error
     if options.tool_choice.mode == "required" and not known:
         raise _invalid("tool_choice", "requires a call, and there is no tool")
 
@@ -109,8 +109,7 @@ def check_output(message: AIMessage, options: ModelOptions) -> None:
         answer = msgspec.json.decode(text_of(message.content))
     except msgspec.DecodeError as error:
         raise ModelProtocol("The model's answer is not JSON, which the request asks for.") from error
-    problem = next(iter(validator_of(options.output_schema.schema).iter_errors(answer)), None)
-    if problem is not None:
+    for problem in JsonSchema(options.output_schema.schema).problems(answer):
         words = problem.message[:MAX_PROBLEM_LENGTH]
         raise ModelProtocol(f"The model's answer does not fit the schema of the request: {words}.")
 

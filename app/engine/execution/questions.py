@@ -14,7 +14,7 @@ from app.agents.open_calls import OpenCalls
 from app.agents.port import Interrupt, QuestionKind, UnresolvedCall
 from app.base import json_scan
 from app.base.errors import AgentError, BadRequest, Forbidden, Invalid
-from app.base.json_schema import validator_of
+from app.base.json_schema import JsonSchema
 from app.engine.entries import ClaimedRun
 from app.engine.execution.sql import LOAD_RESUME_STATE
 from app.infra.db.engine import Database
@@ -46,7 +46,7 @@ class OpenQuestion(msgspec.Struct, frozen=True, kw_only=True):
         """Validate an ``answer`` given by ``actor``.
 
         Raises ``Forbidden`` if ``actor`` may not give it, ``Invalid`` pointing to ``at`` if it does not fit the schema.
-        A schema that is not valid, or refers to other files or hosts, checks nothing.
+        A schema that is not valid, too costly to check, or refers to other files or hosts, checks nothing.
         """
         if self.kind != "question":
             if not approves:
@@ -56,12 +56,11 @@ class OpenQuestion(msgspec.Struct, frozen=True, kw_only=True):
         if self.expects is None:
             return
         try:
-            validator = validator_of(self.expects)
+            schema = JsonSchema(self.expects)
         except ValueError:
             return
-        error = next(iter(validator.iter_errors(answer)), None)
-        if error is not None:
-            words = f"does not fit question {self.id}: {error.message[:MAX_WORDS]}"
+        for problem in schema.problems(answer):
+            words = f"does not fit question {self.id}: {problem.message[:MAX_WORDS]}"
             raise Invalid(f"The answer {words}. The question stays open.", ((at, words),))
 
 
