@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 import msgspec
 
-from app.base.errors import Invalid
+from app.base.errors import Invalid, TooLarge
 from app.base.offload import rough_size
 
 INLINE_BYTES = 512
@@ -234,15 +234,20 @@ class State:
     ``last_number`` is the highest number of a list's item in use on the thread (over all branches), so new items follow
     it; ``last_value_number`` counts its value items and amendments. Items made since the last ``take_items`` are in
     ``pending``.
+
+    It may take ``max_bytes`` of JSON (0: any number). An update that exceeds them makes the state ``overfull``: it
+    takes no other, nothing of that update is to be stored, and the thread's checkpoints have what was before.
     """
 
-    __slots__ = ("_amending", "channels", "last_number", "last_value_number", "pending")
+    __slots__ = ("_amending", "channels", "last_number", "last_value_number", "max_bytes", "overfull", "pending")
 
     def __init__(self, last_number: int = 0, last_value_number: int = 0) -> None:
         self.channels: dict[str, ListChannel | ValueChannel] = {}
         self.last_number = last_number
         self.last_value_number = last_value_number
         self.pending: list[tuple[int, bytes]] = []
+        self.max_bytes = 0
+        self.overfull = False
         self._amending = False
 
     @classmethod
@@ -284,6 +289,13 @@ class State:
         """Return and clear the items made since the last call, as (number, JSON), for the journal to store."""
         items, self.pending = self.pending, []
         return items
+
+    def size(self) -> int:
+        """Return the bytes of all values as JSON, an agent's private ones included."""
+        return sum(
+            channel.size if isinstance(channel, ListChannel) else len(channel.value)
+            for channel in self.channels.values()
+        )
 
     def pending_size(self) -> int:
         """Return the size in bytes of the items that ``take_items`` would return."""
@@ -365,8 +377,21 @@ class State:
     def apply(self, update: Mapping[str, Any]) -> None:
         """Merge ``update`` (channel → value); ``messages`` is a list of messages, structs or ``msgspec.Raw``.
 
-        Any channel may be given as a ``Splice``, or removed by ``msgspec.UNSET``.
+        Any channel may be given as a ``Splice``, or removed by ``msgspec.UNSET``. Raises ``TooLarge`` for a state of
+        more than ``max_bytes`` that has grown.
         """
+        before, kept = self.size(), len(self.pending)
+        if not self.overfull:
+            self._merge(update)
+        if self.overfull or (self.max_bytes and self.size() > max(before, self.max_bytes)):
+            del self.pending[kept:]
+            self.overfull = True
+            raise TooLarge(
+                f"The thread's values would take more than {self.max_bytes / (1 << 20):,.4g} MiB (AGENT_STATE_BYTES)."
+                " The thread stays as it was: remove values or messages first, or go on in a new thread."
+            )
+
+    def _merge(self, update: Mapping[str, Any]) -> None:
         for name, value in update.items():
             if value is msgspec.UNSET:
                 self.channels.pop(name, None)

@@ -53,7 +53,7 @@ VOUCH_PAUSE = 0.5
 
 
 class RunEngine(msgspec.Struct, frozen=True, kw_only=True):
-    """The parts that a supervisor works with."""
+    """The parts that a supervisor works with. ``state_bytes``: maximum bytes of a thread's values."""
 
     database: Database
     claims: RunQueue
@@ -63,6 +63,7 @@ class RunEngine(msgspec.Struct, frozen=True, kw_only=True):
     publisher: FramePublisher
     budgets: Budgets
     retention: RetentionSettings = RetentionSettings()
+    state_bytes: int = 0
 
     def start(self) -> None:
         """Start all parts in order."""
@@ -111,6 +112,7 @@ class Supervisor:
         self._meters, self._tracer = recorder
         self._cache = StateCache()
         self._large = LargeRuns()
+        self._state_bytes = parts.state_bytes
         self._tasks = Tasks("runs")
         self._live: dict[UUID, OwnedRun] = {}
         self._leases = LeaseRenewer(parts.claims, self._live, lost=lambda: recorder.meters.leases_lost.add(1))
@@ -241,6 +243,7 @@ class Supervisor:
         try:
             reserved = await self._large.acquire(live)
             loaded, broken = await self._load(claimed)
+            loaded.state.max_bytes = self._state_bytes
             claimed = live.release_request()
             execution, context = self._prepare(live, loaded)
             await self._execute(live, execution, context, broken)

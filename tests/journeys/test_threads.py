@@ -184,6 +184,23 @@ async def test_a_run_that_waits_for_its_time_keeps_the_checkpoint_that_it_forks_
     assert (await client.threads.prune([thread_id], strategy="keep_latest"))["pruned_count"] == 1
 
 
+async def test_large_states_are_read_by_every_route(client: LangGraphClient) -> None:
+    """They are read and encoded in a thread."""
+    thread_id, text = await talked(client, "one"), "x" * 1_000_000
+    await client.threads.update_state(thread_id, {"text": text}, as_node="agent")
+    threads: Any = client.threads
+    latest = await threads.get_state(thread_id)
+    views = [
+        await threads.copy(thread_id),
+        await threads.get(thread_id),
+        await threads.update(thread_id, metadata={"a": 1}),
+        await threads.create(thread_id=thread_id, if_exists="do_nothing"),
+        latest,
+        await threads.get_state(thread_id, checkpoint_id=latest["checkpoint_id"]),
+    ]
+    assert [view["values"]["text"] == text for view in views] == [True] * 6
+
+
 async def test_threads_are_found_by_their_values(client: LangGraphClient) -> None:
     mark = str(uuid.uuid4())
     one = await talked(client, metadata={"mark": mark, "graph_id": "echo"})

@@ -116,7 +116,13 @@ class Engine:
     """One process's engine: everything that runs need, over ``database``."""
 
     def __init__(
-        self, database: Database, *agents: SteeredAgent, lease: float = LEASE, max_runs: int = 1000, redis: str = ""
+        self,
+        database: Database,
+        *agents: SteeredAgent,
+        lease: float = LEASE,
+        max_runs: int = 1000,
+        redis: str = "",
+        state_bytes: int = 0,
     ) -> None:
         signals = Signals(database)
         transport: FrameTransport = PostgresFrameTransport(database, signals)
@@ -133,6 +139,7 @@ class Engine:
             feeds=FeedRegistry(database, signals, transport),
             publisher=FramePublisher(transport),
             budgets=Budgets(database, Limiter(LimitSettings()), Prices(), lambda _: "", self.meters),
+            state_bytes=state_bytes,
         )
         self.claims = self.parts.claims
         self.supervisor = Supervisor(self.parts, Agents(*agents), recorder, max_runs=max_runs)
@@ -211,9 +218,10 @@ async def engine_on(
     max_runs: int = 1000,
     sweeping: bool = False,
     redis: str = "",
+    state_bytes: int = 0,
 ) -> AsyncIterator[Engine]:
     """A started engine that stops with the block."""
-    engine = Engine(database, *agents, lease=lease, max_runs=max_runs, redis=redis)
+    engine = Engine(database, *agents, lease=lease, max_runs=max_runs, redis=redis, state_bytes=state_bytes)
     await engine.start(sweeping=sweeping)
     try:
         yield engine

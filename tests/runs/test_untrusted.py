@@ -4,9 +4,10 @@ import msgspec
 import pytest
 
 from app.agents.port import Interrupt, RunContext, RunOutcome
+from app.base.errors import TooLarge
 from app.engine.structs import RunRequest
 from app.infra.db.engine import Database
-from tests.runs.engine import SteeredAgent, echo, engine_on, fetch
+from tests.runs.engine import SteeredAgent, echo, engine_on, fetch, step
 
 
 @pytest.mark.parametrize("words", ["zero \x00 byte", "half \ud800 pair", ""])
@@ -75,3 +76,35 @@ async def test_a_run_whose_thread_cannot_be_loaded_ends_at_once(database: Databa
         "head": thread["head"],
         "last_number": 2,
     }
+
+
+async def test_a_run_that_makes_its_threads_state_too_large_fails_and_leaves_the_last_checkpoint(
+    database: Database,
+) -> None:
+    async def talk(context: RunContext) -> RunOutcome:
+        for number in range(20):
+            try:
+                await context.commit(step(f"{number} " + "x" * 10_000, following=("agent",)))
+            except TooLarge:
+                break
+        await context.commit(step("small", following=("agent",)))  # as code that ignores the error
+        raise AssertionError
+
+    async with engine_on(
+        database, SteeredAgent("steered", talk), SteeredAgent("echo", echo), state_bytes=100_000
+    ) as engine:
+        run = await engine.begin("x", agent="steered")
+        error = (await engine.result(run))["__error__"]
+        assert error["error"] == "TooLarge"
+        assert "AGENT_STATE_BYTES" in error["message"]
+        counts = (
+            "select (select count(*) from checkpoints) as checkpoints, (select count(*) from checkpoint_items) as items"
+        )
+        assert await fetch(database, counts) == [{"checkpoints": 10, "items": 10}]  # the input and nine steps
+        again = await engine.begin("y" * 1000, thread=run.thread_id)  # not from what was too large
+        assert len((await engine.result(again))["messages"]) == 12
+        whole = await engine.begin("y" * 90_000, thread=run.thread_id)
+        assert (await engine.result(whole))["__error__"]["error"] == "TooLarge"
+    (row,) = await fetch(database, "select head, status from threads")
+    (checkpoint,) = await fetch(database, "select run_id from checkpoints where checkpoint_id = $1", row["head"])
+    assert (row["status"], checkpoint["run_id"]) == ("error", again.run_id)

@@ -1,5 +1,6 @@
 """Bounds of thread reads: bytes of a response, and comparisons of a search by values."""
 
+import threading
 import time
 from collections.abc import AsyncIterator
 from typing import Any
@@ -8,17 +9,26 @@ from uuid import UUID
 import msgspec
 import pytest
 
-from app.base.errors import Invalid
+from app.base.errors import Invalid, TooLarge
 from app.base.offload import MAX_ANSWER_BYTES
 from app.features.threads.service import ThreadService
-from app.features.threads.structs import HistoryQuery, StateUpdate, ThreadCreate, ThreadSearch
-from app.features.threads.views import MAX_COMPARISONS, StateMatcher
+from app.features.threads.structs import (
+    HistoryQuery,
+    NodeUpdate,
+    StateUpdate,
+    Superstep,
+    ThreadCreate,
+    ThreadPatch,
+    ThreadSearch,
+)
+from app.features.threads.views import MAX_COMPARISONS, StateMatcher, thread_view
 from app.infra.db.engine import Database
 from app.security.access.structs import Principal
 from tests.runs.engine import TENANT, Agents, SteeredAgent, echo
 
 PRINCIPAL = Principal(TENANT)
 LARGE = MAX_ANSWER_BYTES // 3
+MAX_STATE = 2 * MAX_ANSWER_BYTES
 
 
 class PlainAgent(SteeredAgent):
@@ -31,7 +41,7 @@ class PlainAgent(SteeredAgent):
 @pytest.fixture
 async def threads(fresh_database_url: str) -> AsyncIterator[ThreadService]:
     database = Database(fresh_database_url, requests=2, engine=2)
-    service = ThreadService(database, Agents(PlainAgent("agent", echo)), lambda _tenant, _thread: None)
+    service = ThreadService(database, Agents(PlainAgent("agent", echo)), lambda _tenant, _thread: None, MAX_STATE)
     service.start()
     yield service
     await service.aclose()
@@ -117,3 +127,37 @@ async def test_a_search_compares_a_bounded_number_of_bytes(threads: ThreadServic
         await thread_with(threads, {"text": "x" * MAX_ANSWER_BYTES})
     with pytest.raises(Invalid, match="narrow the search"):
         await threads.search(PRINCIPAL, ThreadSearch(values={"text": "y"}))
+
+
+async def test_a_state_that_is_too_large_is_refused_and_the_thread_stays(threads: ThreadService) -> None:
+    half = {"a": "x" * (MAX_STATE // 2)}
+    thread_id = await thread_with(threads, half)
+    before = await threads.storage(PRINCIPAL, thread_id)
+    with pytest.raises(TooLarge, match=r"more than 32 MiB \(AGENT_STATE_BYTES\)"):
+        await threads.update_state(
+            PRINCIPAL, thread_id, StateUpdate(values={"b": "y" * (MAX_STATE // 2)}, as_node="agent")
+        )
+    assert await threads.storage(PRINCIPAL, thread_id) == before
+    await threads.update_state(PRINCIPAL, thread_id, StateUpdate(values={"a": "x"}, as_node="agent"))
+    steps = [Superstep(updates=[NodeUpdate(values={name: half["a"]}, as_node="agent")]) for name in "abc"]
+    with pytest.raises(TooLarge, match="AGENT_STATE_BYTES"):
+        await threads.create(PRINCIPAL, ThreadCreate(metadata={"graph_id": "agent"}, supersteps=steps))
+
+
+async def test_the_views_of_a_large_thread_are_built_off_the_event_loop(
+    threads: ThreadService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread_id = await thread_with(threads, {"text": "x" * LARGE})
+    inline: list[str] = []
+
+    def watched(row: Any, *, ttl: bool = False) -> Any:
+        inline.append(threading.current_thread().name)
+        return thread_view(row, ttl=ttl)
+
+    monkeypatch.setattr("app.features.threads.service.thread_view", watched)
+    await threads.get(PRINCIPAL, thread_id)
+    await threads.patch(PRINCIPAL, thread_id, ThreadPatch(metadata={"a": 1}))
+    await threads.create(PRINCIPAL, ThreadCreate(thread_id=thread_id, if_exists="do_nothing"))
+    await threads.copy(PRINCIPAL, thread_id, None)
+    assert len(inline) == 4
+    assert threading.main_thread().name not in inline

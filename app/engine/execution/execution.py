@@ -218,9 +218,14 @@ class Execution:
         return self._ending.result(self.writer.state)
 
     def cached_state(self) -> CachedState | None:
-        """Return the state that the run ended with, for the cache; None if its thread is gone or has no checkpoint."""
+        """Return the state that the run ended with, for the cache; None if no checkpoint has it."""
         writes = self.writer.writes
-        if writes.head is None or self._claimed.temporary or self._ending.failed is ROLLED_BACK:
+        if (
+            writes.head is None
+            or writes.state.overfull
+            or self._claimed.temporary
+            or self._ending.failed is ROLLED_BACK
+        ):
             return None
         return CachedState(writes.head, writes.step - 1, writes.next, writes.state)
 

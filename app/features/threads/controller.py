@@ -3,10 +3,12 @@
 from typing import Any
 from uuid import UUID
 
-from litestar import Controller, Request, Response, delete, get, patch, post
+import msgspec
+from litestar import Controller, MediaType, Request, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
+from app.base.offload import BULK, offload
 from app.features.access.guard import ADDS_NOTHING, READS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in
 from app.features.threads.service import ThreadService
@@ -29,6 +31,8 @@ from app.security.limits.storage_quota import StorageQuota
 Id = FromPath[UUID]
 Service = NamedDependency[ThreadService]
 
+encode = msgspec.json.Encoder().encode
+
 
 class ThreadsController(Controller):
     """Threads: conversations and their states."""
@@ -42,7 +46,7 @@ class ThreadsController(Controller):
         self, data: JSONBody[ThreadCreate], principal: CurrentPrincipal, threads: Service, request: AnyRequest
     ) -> Response[Any]:
         """Create a thread; the client may choose its id. Takes an ``Idempotency-Key``."""
-        return Response(await threads.create(principal, data, await key_in(request)), status_code=200)
+        return await _encoded(await threads.create(principal, data, await key_in(request)))
 
     @post("/search", status_code=200, opt=READS, summary="Search threads")
     async def search(
@@ -60,10 +64,10 @@ class ThreadsController(Controller):
     @get("/{thread_id:str}", opt=READS, summary="One thread")
     async def get_one(
         self, thread_id: Id, principal: CurrentPrincipal, threads: Service, request: AnyRequest
-    ) -> Thread:
+    ) -> Response[Thread]:
         """Return a thread with its latest values; ``include=ttl`` adds its TTL."""
         wanted = choices(request, ("include",), "include", ("ttl",)) or ()
-        return await threads.get(principal, thread_id, ttl="ttl" in wanted)
+        return await _encoded(await threads.get(principal, thread_id, ttl="ttl" in wanted))
 
     @patch("/{thread_id:str}", opt=ADDS_NOTHING, summary="Change a thread's metadata")
     async def change(
@@ -81,7 +85,7 @@ class ThreadsController(Controller):
         thread = await threads.patch(principal, thread_id, data)
         if "return=minimal" in request.headers.get("prefer", ""):
             return Response(None, status_code=204)
-        return Response(thread)
+        return await _encoded(thread)
 
     @delete("/{thread_id:str}", summary="Delete a thread")
     async def delete_one(self, thread_id: Id, principal: CurrentPrincipal, threads: Service) -> None:
@@ -89,9 +93,9 @@ class ThreadsController(Controller):
         await threads.delete(principal, thread_id)
 
     @get("/{thread_id:str}/state", opt=READS, summary="A thread's latest state")
-    async def state(self, thread_id: Id, principal: CurrentPrincipal, threads: Service) -> ThreadState:
+    async def state(self, thread_id: Id, principal: CurrentPrincipal, threads: Service) -> Response[ThreadState]:
         """Return the latest values and the nodes that would run next."""
-        return await threads.state(principal, thread_id)
+        return await _encoded(await threads.state(principal, thread_id))
 
     @post("/{thread_id:str}/state", status_code=200, summary="Write a thread's state")
     async def update_state(
@@ -114,18 +118,18 @@ class ThreadsController(Controller):
     @get("/{thread_id:str}/state/{checkpoint_id:str}", opt=READS, summary="A thread's state at a checkpoint")
     async def state_at(
         self, thread_id: Id, checkpoint_id: Id, principal: CurrentPrincipal, threads: Service
-    ) -> ThreadState:
+    ) -> Response[ThreadState]:
         """Return the values and next nodes at a checkpoint."""
-        return await threads.state_at(principal, thread_id, str(checkpoint_id))
+        return await _encoded(await threads.state_at(principal, thread_id, str(checkpoint_id)))
 
     @post("/{thread_id:str}/state/checkpoint", status_code=200, opt=READS, summary="A thread's state at a checkpoint")
     async def state_at_checkpoint(
         self, thread_id: Id, data: JSONBody[CheckpointQuery], principal: CurrentPrincipal, threads: Service
-    ) -> ThreadState:
+    ) -> Response[ThreadState]:
         """Return the state at a checkpoint reference; without a checkpoint id, the latest state."""
         if not has_checkpoint_id(data.checkpoint):
-            return await threads.state(principal, thread_id)
-        return await threads.state_at(principal, thread_id, data.checkpoint)
+            return await _encoded(await threads.state(principal, thread_id))
+        return await _encoded(await threads.state_at(principal, thread_id, data.checkpoint))
 
     @get("/{thread_id:str}/history", opt=READS, summary="A thread's states")
     async def history(
@@ -151,12 +155,20 @@ class ThreadsController(Controller):
         self, thread_id: Id, principal: CurrentPrincipal, threads: Service, request: AnyRequest
     ) -> Response[Any]:
         """Copy values and history, without runs. Takes an ``Idempotency-Key``."""
-        return Response(await threads.copy(principal, thread_id, await key_in(request)), status_code=200)
+        return await _encoded(await threads.copy(principal, thread_id, await key_in(request)))
 
     @post("/prune", status_code=200, opt=ADDS_NOTHING, summary="Prune threads")
     async def prune(self, data: JSONBody[Prune], principal: CurrentPrincipal, threads: Service) -> Pruned:
         """Delete threads, or all their checkpoints but the newest; threads with a live run are skipped."""
         return await threads.prune(principal, data)
+
+
+async def _encoded(view: Thread | ThreadState | msgspec.Raw) -> Response[Any]:
+    """Return a response with ``view``, encoded off the event loop if it is large."""
+    size = len(view if isinstance(view, msgspec.Raw) else view.values)
+    if size < BULK:
+        return Response(view, status_code=200)
+    return Response(await offload(size, encode, view), status_code=200, media_type=MediaType.JSON)
 
 
 def _page(states: list[ThreadState], following: UUID | None) -> Response[list[ThreadState]]:

@@ -78,9 +78,10 @@ class SomeRuns(msgspec.Struct):
 class ThreadOperations:
     """Does the operations on threads that a graph requests (``app.agents.langgraph.store.Operations``)."""
 
-    def __init__(self, database: Database, acting_user: ActingUser) -> None:
-        """``acting_user`` maps a run's caller to its principal."""
+    def __init__(self, database: Database, acting_user: ActingUser, state_bytes: int = 0) -> None:
+        """``acting_user`` maps a run's caller to its principal; ``state_bytes``: as ``StateWriter``."""
         self._database = database
+        self._state_bytes = state_bytes
         self._acting_user = acting_user
 
     async def operate(self, caller: Caller, op: dict[str, Any]) -> Any:
@@ -139,6 +140,7 @@ class ThreadOperations:
             snapshot = await offload(size_of(row), read, row, *numbers)
             state, step = snapshot.state, snapshot.step
         update = update_of(write.changes)
+        state.max_bytes = self._state_bytes
         await offload(state.effort(update), state.apply if write.added else state.amend, update)
         items = [(number, pack(body)) for number, body in state.take_items()]
         if not write.added:

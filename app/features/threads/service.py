@@ -84,11 +84,13 @@ encode = msgspec.json.Encoder().encode
 class ThreadService:
     """Threads of all tenants."""
 
-    def __init__(self, database: Database, agents: Agents, on_deleted: Callable[[UUID, UUID], None]) -> None:
-        """``on_deleted``: called with (tenant, thread) for each deleted thread."""
+    def __init__(
+        self, database: Database, agents: Agents, on_deleted: Callable[[UUID, UUID], None], state_bytes: int = 0
+    ) -> None:
+        """``on_deleted``: called with (tenant, thread) for each deleted thread; ``state_bytes``: as ``StateWriter``."""
         self._database = database
         self._on_deleted = on_deleted
-        self._states = StateWriter(agents)
+        self._states = StateWriter(agents, state_bytes)
         self._creations: GroupCommitter[NewThread, datetime | None] = GroupCommitter(
             "threads",
             database,
@@ -159,7 +161,7 @@ class ThreadService:
         row = await queries.get(session, tenant_id, thread_id)
         if row is None:
             raise _unknown(thread_id)
-        return thread_view(row)
+        return await _view(row)
 
     async def get(self, principal: Principal, thread_id: UUID, *, ttl: bool = False) -> Thread:
         """Return a thread with its values and, on request, its ``ttl``. Raises ``NotFound``."""
@@ -171,7 +173,7 @@ class ThreadService:
             row = await queries.get(session, tenant_id, thread_id)
         if row is None:
             raise _unknown(thread_id)
-        return thread_view(row, ttl=ttl)
+        return await _view(row, ttl=ttl)
 
     async def patch(self, principal: Principal, thread_id: UUID, body: ThreadPatch) -> Thread:
         """Merge metadata and set the TTL. Raises ``NotFound``."""
@@ -185,7 +187,7 @@ class ThreadService:
             session.owned = None  # already authorised; the new metadata may no longer match
             row = await queries.get(session, principal.tenant_id, thread_id)
         assert row is not None
-        return thread_view(row)
+        return await _view(row)
 
     async def delete(self, principal: Principal, thread_id: UUID) -> None:
         """Delete a thread and everything on it. Raises ``Conflict`` if it has a live run, ``NotFound``."""
@@ -221,7 +223,7 @@ class ThreadService:
             session.owned = None  # already authorised
             row = await queries.get(session, principal.tenant_id, copy_id)
             assert row is not None
-            return thread_view(row)
+            return await _view(row)
 
         async with self._database.writing(principal.tenant_id, owned) as session:
             return await once(session, principal.tenant_id, key, make)
@@ -367,6 +369,10 @@ def _fitting(rows: Sequence[Row[Any]]) -> tuple[Sequence[Row[Any]], int]:
             return rows[:count], total
         total += size
     return rows, total
+
+
+async def _view(row: Row[Any], *, ttl: bool = False) -> Thread:
+    return await offload(size_of(row), thread_view, row, ttl=ttl)
 
 
 def _states(thread_id: UUID, rows: Sequence[Row[Any]]) -> list[ThreadState]:

@@ -45,8 +45,10 @@ class BaseState(msgspec.Struct, kw_only=True):
 class StateWriter:
     """Writes the state of a thread without a live run, in the caller's transaction."""
 
-    def __init__(self, agents: Agents) -> None:
+    def __init__(self, agents: Agents, state_bytes: int = 0) -> None:
+        """``state_bytes``: maximum bytes of a thread's values (``State.max_bytes``)."""
         self._agents = agents
+        self._state_bytes = state_bytes
 
     async def apply(self, session: Writer, tenant_id: UUID, thread_id: UUID, body: StateUpdate) -> StateUpdated:
         """Apply ``body`` and return the new checkpoint. Raises as ``update``."""
@@ -63,7 +65,7 @@ class StateWriter:
         """Write one checkpoint with ``updates`` on the state at ``at`` (None: the newest); return its id.
 
         Raises ``NotFound``, ``Conflict`` if a run is live or queued, ``BadRequest`` for a thread without an agent or an
-        unknown node, ``Invalid`` for values that the agent does not accept.
+        unknown node, ``Invalid`` for values that the agent does not accept, ``TooLarge``.
         """
         thread = await queries.lock(session, tenant_id, thread_id)
         if thread is None:
@@ -129,6 +131,7 @@ class StateWriter:
         return checkpoint.entry.checkpoint_id
 
     async def _checkpoint(self, agent: Agent, base: BaseState, updates: Sequence[NodeUpdate]) -> NewCheckpoint:
+        base.state.max_bytes = self._state_bytes
         if isinstance(agent, StateWriting):
             following = await _written_by(agent, base, updates)
         else:

@@ -165,6 +165,16 @@ class RunSettings(msgspec.Struct, frozen=True, kw_only=True):
             le=33_554_432,
         ),
     ] = 8 * 1024 * 1024
+    state_bytes: Annotated[
+        int,
+        is_(
+            "AGENT_STATE_BYTES",
+            "Maximum bytes of a thread's values as JSON. A run that would exceed them fails, a state update or an "
+            "imported history gets 413, and the thread stays as it was.",
+            ge=1_048_576,
+            le=1_073_741_824,
+        ),
+    ] = 64 * 1024 * 1024
     streams_per_key: Annotated[
         int,
         is_(

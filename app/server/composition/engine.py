@@ -78,6 +78,7 @@ def build_engine(
         publisher=FramePublisher(transport),
         budgets=limits.budgets,
         retention=settings.retention,
+        state_bytes=persistence.state_bytes,
     )
     keys = persistence.secrets.rotating("AGENT_WEBHOOK_SECRET", "AGENT_WEBHOOK_SECRET_SECONDARY")
     calls = database, EgressClient(allowed), lambda: [key_of(secret) for secret in keys.values], telemetry.meters

@@ -57,7 +57,7 @@ def build_features(
     runs = RunService(database, claims, engine.supervisor, factory, admission, persistence.audit)
     return Features(
         assistants=assistants,
-        threads=ThreadService(database, catalog, engine.parts.feeds.notify),
+        threads=ThreadService(database, catalog, engine.parts.feeds.notify, persistence.state_bytes),
         runs=runs,
         chains=RunChains(database),
         crons=CronService(database, assistants, factory, max_crons=settings.limits.crons),

@@ -81,7 +81,9 @@ def build_agents(
     memory = LongTermMemory(store, StoreMaintenance(database, VectorBackfill(database, versions)), documents)
     recorder = ToolCallRecorder(*telemetry.recorder)
     worker = graph_worker(agents)
-    store_of_graphs = GraphStore(StoreOperations(store, acting), ThreadOperations(database, acting))
+    store_of_graphs = GraphStore(
+        StoreOperations(store, acting), ThreadOperations(database, acting, persistence.state_bytes)
+    )
     services = ToolServices(recorder, documents.library, remote.servers, remote.peers)
     graphs = {
         name: GraphAgent(

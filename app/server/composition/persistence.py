@@ -13,12 +13,16 @@ from app.server.composition.telemetry import Telemetry
 
 
 class Persistence(msgspec.Struct, frozen=True):
-    """What is kept outside this process, and the secrets that open it."""
+    """What is kept outside this process, and the secrets that open it.
+
+    ``state_bytes``: maximum bytes of a thread's values (``State.max_bytes``).
+    """
 
     secrets: SecretStore
     database: Database
     audit: AuditService
     caches: Caches
+    state_bytes: int
 
 
 def build_persistence(settings: Settings, telemetry: Telemetry) -> Persistence:
@@ -41,4 +45,5 @@ def build_persistence(settings: Settings, telemetry: Telemetry) -> Persistence:
     database.measure(*telemetry.recorder)
     telemetry.loop_lag.also(database.sample)
     audit = AuditService(database)
-    return Persistence(secrets, database, audit, build_caches(settings.redis, secrets, telemetry.meters))
+    caches = build_caches(settings.redis, secrets, telemetry.meters)
+    return Persistence(secrets, database, audit, caches, settings.runs.state_bytes)
