@@ -263,3 +263,24 @@ async def test_a_stream_that_cannot_resume_says_so(database_url: str) -> None:
             else:
                 answer = await sent(service, asked, given={"last-event-id": f"{run['run_id']}:1"})
             assert (answer.status_code, read(answer.json())) == (410, gone[wire.__name__])
+
+
+async def test_a_path_or_a_method_that_no_route_has_is_refused_in_the_shape_of_its_protocol(database_url: str) -> None:
+    unknown = {
+        "/v1/embeddings": of_openai,
+        "/v1": of_openai,
+        "/a2a/echo/no/such": of_a2a_http,
+        "/ag-ui/echo/no/such": of_ag_ui,
+        "/copilotkit/no/such/thing/here": of_copilotkit,
+        "/mcp/no/such/thing": of_mcp,
+        "/ai-sdk/no": of_problem,
+        "/api/v1/no": of_problem,
+        "/no": of_problem,
+    }
+    wrong = {"/v1/models": of_openai, "/ag-ui/echo": of_ag_ui, "/a2a/echo": of_a2a_rpc, "/api/v1/threads": of_problem}
+    async with serving(database_url, AGENT_AUTH="none") as service:
+        for paths, method, status in ((unknown, "POST", 404), (wrong, "PUT", 405)):
+            for path, read in paths.items():
+                answer = await service.client.request(method, path, json={})
+                assert answer.status_code == status, (path, answer.text)
+                read(answer.json())

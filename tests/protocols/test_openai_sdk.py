@@ -16,6 +16,9 @@ from tests.journeys.conftest import Served
 SUM: list[ChatCompletionMessageParam] = [{"role": "user", "content": "what is 12*(3+4)?"}]
 
 
+TASK = "### Task:\nGenerate a title.\n### Chat History:\n<chat_history>\nwhat is 12*(3+4)?\n</chat_history>"
+
+
 @pytest.fixture
 def openai_client(served: Served) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"http://127.0.0.1:{served.port}/v1", api_key="none", max_retries=0) as client:
@@ -23,7 +26,12 @@ def openai_client(served: Served) -> Iterator[openai.OpenAI]:
 
 
 def test_agents_are_models(openai_client: openai.OpenAI) -> None:
-    assert "assistant" in [model.id for model in openai_client.models.list()]
+    listed = {model.id: model for model in openai_client.models.list()}
+    assert openai_client.models.retrieve("assistant") == listed["assistant"]
+    for unknown in ("no-such-agent", str(uuid.uuid4())):
+        with pytest.raises(openai.NotFoundError) as missing:
+            openai_client.models.retrieve(unknown)
+        assert missing.value.code == "model_not_found"
 
 
 def test_a_completion_is_the_answer_of_a_run_with_its_usage(openai_client: openai.OpenAI) -> None:
@@ -165,15 +173,26 @@ def test_a_stream_has_the_calls_of_the_clients_tools_and_the_choice_is_enforced(
 
 
 def test_tasks_of_chat_uis_call_no_tool_and_leave_no_thread(openai_client: openai.OpenAI, served: Served) -> None:
-    task: list[ChatCompletionMessageParam] = [
-        {"role": "user", "content": "### Task:\nGenerate a title for: what is 12*(3+4)?"}
-    ]
+    task: list[ChatCompletionMessageParam] = [{"role": "user", "content": TASK}]
     chat = {"X-OpenWebUI-Chat-Id": f"chat-{uuid.uuid4()}"}
     create = openai_client.chat.completions.with_raw_response.create
     answer = create(model="assistant", messages=task, extra_headers=chat)
     assert "I call" not in str(answer.parse().choices[0].message.content)
+    made = httpx.post(f"{served.base}/assistants", json={"graph_id": "assistant"}).json()["assistant_id"]
+    by_id = create(model=made, messages=task, extra_headers=chat)
+    assert "I call" not in str(by_id.parse().choices[0].message.content)
+    responses = openai_client.responses.with_raw_response.create
+    response = responses(model="assistant", input=TASK, extra_headers=chat)
+    assert "I call" not in response.parse().output_text
     named = create(model="assistant", messages=SUM, extra_headers={**chat, "X-OpenWebUI-Task": "title_generation"})
     assert "I call" not in str(named.parse().choices[0].message.content)
+    documents: list[ChatCompletionMessageParam] = [
+        {"role": "user", "content": "### Task:\nRespond to the user query.\n<context></context>\nwhat is 12*(3+4)?"}
+    ]
+    other = {"X-Chat-Id": str(uuid.uuid4())}
+    question = create(model="assistant", messages=documents, extra_headers=other)
+    assert "I call" in str(question.parse().choices[0].message.content)
+    assert question.headers["x-thread-id"] == other["X-Chat-Id"]
     thread = create(model="assistant", messages=SUM, extra_headers=chat).headers["x-thread-id"]
     values = httpx.get(f"{served.base}/threads/{thread}/state").json()["values"]
     assert [m["content"] for m in values["messages"] if m["type"] == "human"] == ["what is 12*(3+4)?"]

@@ -314,3 +314,29 @@ def test_a_repeated_response_with_a_key_is_the_first_though_it_is_not_stored(ope
         openai_client.responses.create(model="assistant", input=SUM, store=False, extra_headers=key) for _ in range(2)
     )
     assert again.to_dict() == first.to_dict()
+
+
+def test_a_repeated_request_about_a_conversation_with_its_key_is_the_first(openai_client: openai.OpenAI) -> None:
+    said: Any = {"type": "message", "role": "user", "content": "My name is Ann."}
+    conversations, key = openai_client.conversations, {"Idempotency-Key": uuid.uuid4().hex}
+    first = conversations.create(items=[said], extra_headers=key)
+    assert conversations.create(items=[said], extra_headers=key) == first
+    added = conversations.items.create(first.id, items=[said, said], extra_headers=key)
+    assert len(added.data) == 2
+    assert conversations.items.create(first.id, items=[said, said], extra_headers=key) == added
+    assert len(list(conversations.items.list(first.id))) == 3
+    with pytest.raises(openai.BadRequestError):
+        conversations.items.create(first.id, items=[said], extra_headers=key)
+
+
+def test_what_has_no_effect_is_named(openai_client: openai.OpenAI) -> None:
+    response = openai_client.responses.with_raw_response.create(
+        model="assistant", input="hello", truncation="auto", include=["reasoning.encrypted_content"], temperature=0.5
+    )
+    assert response.headers["x-ignored-parameters"] == "temperature, truncation, include"
+    functions: Any = {"functions": [{"name": "f"}], "function_call": "auto"}
+    chat = openai_client.chat.completions.with_raw_response.create(
+        model="assistant", messages=[{"role": "user", "content": "hello"}], store=True, metadata={"a": "b"}, user="u",
+        extra_body=functions,
+    )  # fmt: skip
+    assert chat.headers["x-ignored-parameters"] == "functions, function_call, store, metadata, user"

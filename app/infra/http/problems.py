@@ -3,6 +3,7 @@
 Unexpected errors are logged with their traceback and the request's id; the client gets the id and a general sentence.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -26,11 +27,12 @@ WHERE = "The routes of the API begin with /api/v1, like /api/v1/threads; /docs l
 MODEL_ERROR = "The model of this agent failed. Try again; if the error persists, report the request_id to the operator."
 
 
-ERROR_SHAPE = "error_shape"
-"""Member of a handler's ``opt``: renders its errors in the shape of another protocol.
+ErrorShape = Callable[[int, str, "Sequence[FieldError]"], tuple[int, bytes]]
+"""Renders an error: of (status, sentence, invalid values) it makes the status and the JSON to respond with."""
 
-A callable of (status, sentence, invalid values) that returns the status and the JSON to respond with.
-"""
+
+ERROR_SHAPE = "error_shape"
+"""Member of a handler's ``opt``: the ``ErrorShape`` of another protocol."""
 
 
 CHALLENGE = "challenge"
@@ -130,7 +132,7 @@ def _respond(
     errors: Sequence[FieldError] = (),
     headers: Mapping[str, str] | None = None,
 ) -> Response[bytes]:
-    shape = _opt_of(request).get(ERROR_SHAPE)
+    shape = _shape_of(request)
     if shape is not None:
         status, body = shape(status, detail, errors)
         return Response(body, status_code=status, media_type="application/json", headers=headers)
@@ -148,6 +150,28 @@ def _opt_of(request: Request[Any, Any, Any]) -> Mapping[str, Any]:
     """Return the ``opt`` of the request's handler; nothing where no route matches."""
     handler: Any = request.scope.get("route_handler")
     return {} if handler is None else handler.opt
+
+
+def _shape_of(request: Request[Any, Any, Any]) -> ErrorShape | None:
+    """Return how errors of the request's handler are rendered; where none matches, of the routes nearest to it."""
+    if request.scope.get("route_handler") is not None:
+        return _opt_of(request).get(ERROR_SHAPE)
+    app: Any = request.scope.get("litestar_app")
+    asked = request.scope["path"].strip("/").split("/")
+    found: tuple[tuple[int, bool, int], ErrorShape | None] = ((0, False, 0), None)
+    for route in () if app is None else app.routes:
+        segments = route.path.strip("/").split("/")
+        same = sum(1 for _ in itertools.takewhile(_is_same, zip(segments, asked, strict=False)))
+        nearness = (same, len(segments) == len(asked) == same, len(segments))
+        if same and nearness > found[0]:
+            handler = next(iter(getattr(route, "route_handlers", None) or [route.route_handler]))
+            found = (nearness, handler.opt.get(ERROR_SHAPE))
+    return found[1]
+
+
+def _is_same(segments: tuple[str, str]) -> bool:
+    pattern, given = segments
+    return pattern == given or pattern.startswith("{")
 
 
 def of_service_error(request: Request[Any, Any, Any], error: AgentServiceError) -> Response[bytes]:
@@ -183,7 +207,8 @@ def of_http_exception(request: Request[Any, Any, Any], error: HTTPException) -> 
     if status >= 500:
         return of_unexpected(request, error)
     if status == 404:
-        detail = f"No route matches {request.scope['path']}. {WHERE}"
+        detail = f"No route matches {request.scope['path']}."
+        detail = detail if _shape_of(request) is not None else f"{detail} {WHERE}"
     if status == 401:
         headers.setdefault("WWW-Authenticate", _challenge(request))
     return _respond(request, status, detail or KINDS.get(status, OTHER).remedy, headers=headers)

@@ -9,10 +9,10 @@ from uuid import UUID
 
 import msgspec
 from litestar import Controller, get, post
-from litestar.params import JSONBody
+from litestar.params import FromPath, JSONBody
 
 from app.agents.port import ModelOptions
-from app.base.errors import Invalid
+from app.base.errors import Invalid, NotFound
 from app.base.ids import agent_id, time_of
 from app.domain.lifecycle import LIVE
 from app.engine.entries import ClaimedRun, created
@@ -27,19 +27,15 @@ from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.gateway import OBSERVABLE, Gateway, ProtocolGateway
 from app.protocols.openai.chat import STOPPING, ChatCollector, ChatProjection
 from app.protocols.openai.endings import NO_RETRY
-from app.protocols.openai.errors import error_shape, named_model
+from app.protocols.openai.errors import error_shape, named_model, unknown_model
 from app.protocols.openai.inbound import message_of
 from app.protocols.openai.past import run_events
 from app.protocols.openai.structs import ChatMessage, ChatRequest
-from app.protocols.openai.tasks import is_task
+from app.protocols.openai.tasks import WITHOUT_TOOLS, is_task, runs_with_options
 from app.protocols.openai.tools import client_tool_names, options_of, output_of
 from app.protocols.questions import answers_by_call
 from app.protocols.threads import chat_in, news_in, thread_id_of
-from app.providers.llm.port import ToolChoice
 from app.security.access.structs import Principal
-
-WITHOUT_TOOLS = ModelOptions(tool_choice=ToolChoice(mode="none"))
-"""For titles and other tasks of chat UIs: one model call."""
 
 
 class ChatStream(EventStream):
@@ -61,6 +57,16 @@ class OpenAIController(Controller):
         """Agents by their names, other assistants by their ids."""
         found, _ = await gateway.assistants.search(principal, AssistantSearch(limit=1000))
         return {"object": "list", "data": [_model(one) for one in found]}
+
+    @get("/models/{model:str}", opt=READS, summary="Retrieve an assistant as a model")
+    async def retrieve_model(
+        self, model: FromPath[str], principal: CurrentPrincipal, gateway: Gateway
+    ) -> dict[str, Any]:
+        """An agent by its name or its id, another assistant by its id."""
+        try:
+            return _model(await gateway.assistants.get(principal, gateway.assistants.id_of(model)))
+        except (Invalid, NotFound):
+            raise unknown_model(model, gateway.assistants) from None
 
     @post("/chat/completions", status_code=200, opt=STARTS_RUNS, summary="Complete a chat by a run of an agent")
     async def chat(
@@ -84,7 +90,7 @@ class OpenAIController(Controller):
         )
         gateway.streams.admit(principal.holder)
         task = is_task(request.headers, data.messages[-1].content)
-        if task and gateway.runs.accepts_options(data.model):
+        if task and await runs_with_options(gateway, principal, data.model):
             options = WITHOUT_TOOLS
         chat_id = None if task else chat_in(request.headers)
         thread_id = None if chat_id is None else thread_id_of(principal, chat_id)

@@ -46,4 +46,9 @@ def named_model(error: Invalid, model: str, assistants: AssistantService) -> Exc
     """Return the error of an unknown model, if ``error`` is about the assistant."""
     if not any(pointer == "/assistant_id" for pointer, _ in error.errors):
         return error
+    return unknown_model(model, assistants)
+
+
+def unknown_model(model: str, assistants: AssistantService) -> NotFound:
+    """Return the error of a model that does not exist."""
     return NotFound(f"{UNKNOWN_MODEL}{model[:200]!r} does not exist. Models: {', '.join(assistants.names())}.")

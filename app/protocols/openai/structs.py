@@ -56,6 +56,19 @@ class IgnoredSettings(msgspec.Struct, kw_only=True):
     logprobs: Any = None
     top_logprobs: Any = None
     reasoning_effort: Any = None
+    verbosity: Any = None
+    functions: Any = None
+    function_call: Any = None
+    modalities: Any = None
+    audio: Any = None
+    prediction: Any = None
+    web_search_options: Any = None
+    service_tier: Any = None
+    store: Any = None
+    metadata: Any = None
+    user: Any = None
+    safety_identifier: Any = None
+    prompt_cache_key: Any = None
 
     def given(self) -> list[str]:
         """Return the names of those that the request has."""
@@ -73,5 +86,3 @@ class ChatRequest(IgnoredSettings, kw_only=True):
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
     response_format: dict[str, Any] | None = None
-    metadata: dict[str, Any] | None = None
-    user: str | None = None

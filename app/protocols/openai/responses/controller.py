@@ -33,7 +33,8 @@ from app.protocols.openai.responses.inbound import input_messages
 from app.protocols.openai.responses.plan import RunPlan, conversation_of, plan_of
 from app.protocols.openai.responses.projection import ResponseCollector, ResponseProjection, stopping_after
 from app.protocols.openai.responses.response import RESPONSE, ResponseHead, head_of, uuid_in
-from app.protocols.openai.responses.structs import ResponseRequest, StoredSettings
+from app.protocols.openai.responses.structs import Items, ResponseRequest, StoredSettings
+from app.protocols.openai.tasks import WITHOUT_TOOLS, is_task, runs_with_options
 from app.protocols.openai.tools import options_of, output_of
 from app.protocols.parts import RunFailed
 from app.protocols.projection import ProjectedFrame
@@ -93,7 +94,12 @@ class ResponsesController(Controller):
         gateway.streams.admit(principal.holder)
         output = output_of((data.text or {}).get("format"), "text.format")
         options = options_of(data.tools, data.tool_choice, data.parallel_tool_calls, data.instructions, output)
-        chat_id = chat_in(request.headers)
+        task = is_task(request.headers, _last_content(data.input))
+        if task:
+            data.store = False
+            if await runs_with_options(gateway, principal, data.model):
+                options = WITHOUT_TOOLS
+        chat_id = None if task else chat_in(request.headers)
         chat = None if chat_id is None else thread_id_of(principal, chat_id)
         key = on_thread(await key_in(request), chat)
         plan = await plan_of(gateway, principal, data, chat, repeats=key is not None)
@@ -226,6 +232,11 @@ class _Given(msgspec.Struct):
         """Return the answer that the request gave to a question."""
         resume = None if self.command is None else self.command.resume
         return resume.get(question) if isinstance(resume, dict) else resume
+
+
+def _last_content(given: str | Items | None) -> Any:
+    last = given[-1] if isinstance(given, list) and given else given
+    return last.get("content") if isinstance(last, dict) else last
 
 
 def _run_of(data: ResponseRequest, options: ModelOptions | None, plan: RunPlan, chat: UUID | None) -> RunCreate:

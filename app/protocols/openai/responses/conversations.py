@@ -3,9 +3,9 @@
 Every thread is a conversation, whichever API it was made by.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import msgspec
 from litestar import Controller, delete, get, post
@@ -13,9 +13,12 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from app.agents.port import END_NODE
 from app.base.errors import Invalid, NotFound
+from app.base.ids import new_id
 from app.features.access.guard import READS, WRITES, CurrentPrincipal
+from app.features.access.idempotency import key_in, on_thread
 from app.features.threads.structs import StateUpdate, Thread, ThreadCreate, ThreadPatch
 from app.infra.http.problems import ERROR_SHAPE
+from app.infra.http.query_params import AnyRequest
 from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.gateway import Gateway, ProtocolGateway
 from app.protocols.openai.errors import error_shape
@@ -24,6 +27,7 @@ from app.protocols.openai.responses import items
 from app.protocols.openai.responses.inbound import read_input
 from app.protocols.openai.responses.response import CONVERSATION, conversation_id, seconds, uuid_in
 from app.security.access.structs import Principal
+from app.security.idempotency.structs import IdempotencyKey
 
 MAX_ITEMS = 20
 """Items of one request."""
@@ -60,18 +64,23 @@ class ConversationsController(Controller):
 
     @post("/", status_code=200, summary="Create a conversation")
     async def create(
-        self, data: JSONBody[ConversationCreate], principal: CurrentPrincipal, gateway: Gateway
+        self,
+        data: JSONBody[ConversationCreate],
+        principal: CurrentPrincipal,
+        gateway: Gateway,
+        request: AnyRequest,
     ) -> dict[str, Any]:
         """A thread, with ``items`` as its first messages."""
+        key = await key_in(request)
         openai = {"metadata": _checked(data.metadata)}
         metadata: dict[str, Any] = {"protocol": "openai.conversations", "openai": openai}
         messages = [] if not data.items else _messages(data.items)
         if messages:
             metadata["graph_id"] = _reader(gateway)
-        thread = await gateway.threads.create(principal, ThreadCreate(metadata=metadata))
-        assert isinstance(thread, Thread)  # no idempotency key
+        made = await gateway.threads.create(principal, ThreadCreate(metadata=metadata), key)
+        thread = made if isinstance(made, Thread) else msgspec.json.decode(made, type=Thread)
         if messages:
-            await _write(gateway, principal, thread.thread_id, messages)
+            await _write(gateway, principal, thread.thread_id, messages, on_thread(key, thread.thread_id))
         return _conversation(thread)
 
     @get("/{conversation_id:str}", opt=READS, summary="Retrieve a conversation")
@@ -125,13 +134,23 @@ class ConversationsController(Controller):
 
     @post("/{conversation_id:str}/items", status_code=200, summary="Add items to a conversation")
     async def add_items(
-        self, conversation_id: ConversationId, data: JSONBody[NewItems], principal: CurrentPrincipal, gateway: Gateway
+        self,
+        conversation_id: ConversationId,
+        data: JSONBody[NewItems],
+        principal: CurrentPrincipal,
+        gateway: Gateway,
+        request: AnyRequest,
     ) -> dict[str, Any]:
         """They follow the newest state; no agent runs."""
-        messages = _messages(data.items)
+        key = await key_in(request)
         thread = await _found(gateway, principal, conversation_id)
-        known = {item["id"] for item in _items(thread)}
-        await _add(gateway, principal, thread, messages)
+        seed = str(new_id()) if key is None else f"{key.route} {key.key}"
+        messages = [
+            {"id": str(uuid5(thread.thread_id, f"{seed} {at}")), **one} for at, one in enumerate(_messages(data.items))
+        ]
+        ids = {message["id"] for message in messages}
+        known = {item["id"] for item in _items(thread, without=ids)}
+        await _add(gateway, principal, thread, messages, key)
         added = [item for item in _items(await _found(gateway, principal, conversation_id)) if item["id"] not in known]
         return items.page_of(added, after=None, limit=items.MAX_PAGE, order="asc")
 
@@ -200,17 +219,24 @@ async def _found(gateway: ProtocolGateway, principal: Principal, given: str) -> 
         raise _unknown(given) from None
 
 
-def _items(thread: Thread) -> list[items.Item]:
+def _items(thread: Thread, without: Collection[str] = ()) -> list[items.Item]:
     metadata = thread.metadata if isinstance(thread.metadata, dict) else {}
-    return items.items_of(messages_in(thread.values), str(metadata.get("graph_id") or "agent"))
+    messages = [message for message in messages_in(thread.values) if message.get("id") not in without]
+    return items.items_of(messages, str(metadata.get("graph_id") or "agent"))
 
 
-async def _add(gateway: ProtocolGateway, principal: Principal, thread: Thread, messages: list[dict[str, Any]]) -> None:
+async def _add(
+    gateway: ProtocolGateway,
+    principal: Principal,
+    thread: Thread,
+    messages: list[dict[str, Any]],
+    key: IdempotencyKey | None,
+) -> None:
     """Write messages to a thread, as one of an agent with a model if none has run on it yet."""
     if not (isinstance(thread.metadata, dict) and thread.metadata.get("graph_id")):
         patch = ThreadPatch(metadata={"graph_id": _reader(gateway)})
         await gateway.threads.patch(principal, thread.thread_id, patch)
-    await _write(gateway, principal, thread.thread_id, messages)
+    await _write(gateway, principal, thread.thread_id, messages, key)
 
 
 def _reader(gateway: ProtocolGateway) -> str:
@@ -222,10 +248,14 @@ def _reader(gateway: ProtocolGateway) -> str:
 
 
 async def _write(
-    gateway: ProtocolGateway, principal: Principal, thread_id: UUID, messages: list[dict[str, Any]]
+    gateway: ProtocolGateway,
+    principal: Principal,
+    thread_id: UUID,
+    messages: list[dict[str, Any]],
+    key: IdempotencyKey | None = None,
 ) -> None:
     update = StateUpdate(values={"messages": messages}, as_node=END_NODE)
-    await gateway.threads.update_state(principal, thread_id, update)
+    await gateway.threads.update_state(principal, thread_id, update, key)
 
 
 def _unknown(given: str) -> NotFound:

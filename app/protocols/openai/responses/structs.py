@@ -6,6 +6,21 @@ import msgspec
 
 Items = list[dict[str, Any]]
 
+IGNORED = (
+    "temperature",
+    "top_p",
+    "top_logprobs",
+    "max_output_tokens",
+    "max_tool_calls",
+    "reasoning",
+    "truncation",
+    "service_tier",
+    "include",
+    "prompt",
+    "stream_options",
+)
+"""Settings of a request that have no effect."""
+
 
 class RequestSettings(msgspec.Struct, kw_only=True, omit_defaults=True):
     """What a response repeats of its request; stored with the run. Settings of the model have no effect."""
@@ -63,6 +78,9 @@ class ResponseRequest(RequestSettings, kw_only=True):
     tools: Items | None = None
     tool_choice: str | dict[str, Any] | None = None
     parallel_tool_calls: bool | None = None
+    include: Any = None
+    prompt: Any = None
+    stream_options: Any = None
 
     def settings(self) -> dict[str, Any]:
         """Return what is stored of it."""
@@ -70,5 +88,4 @@ class ResponseRequest(RequestSettings, kw_only=True):
 
     def ignored(self) -> list[str]:
         """Return the names of its settings that have no effect."""
-        names = ("temperature", "top_p", "top_logprobs", "max_output_tokens", "max_tool_calls", "reasoning")
-        return [name for name in names if getattr(self, name) is not None]
+        return [name for name in IGNORED if getattr(self, name) is not None]
