@@ -7,6 +7,7 @@
 - ``states``: states of a run
 - ``a2a``: A2A, the protocol of agents that call agents
 - ``threads``: find a thread again by another protocol's id, and what it does not know yet
+- ``forks``: where a branch of a thread begins
 - ``files``: files in the content of messages
 - ``live_runs``: find and stop the run of a thread that is in progress
 - ``questions``: what the questions of a run ask, and the answers that decide them

@@ -39,6 +39,17 @@ def file_in(block: dict[str, Any]) -> FileBlock | None:
     return _file(kind, about.get("file_data") or about.get("file_url") or about.get("url"), media_type, name)
 
 
+def file_block(url: str, media_type: str = "", name: str = "") -> dict[str, Any]:
+    """Return the content block, in OpenAI's form, of a file at a ``url``, or with its bytes in a data URL."""
+    if media_type.startswith("image/"):
+        return {"type": "image_url", "image_url": {"url": url}}
+    if url.startswith("data:"):
+        about = {"file_data": url}
+    else:
+        about = {"file_url": url, **({"mime_type": media_type} if media_type else {})}
+    return {"type": "file", "file": {**about, **({"filename": name} if name else {})}}
+
+
 def _file(kind: str, url: Any, media_type: str, name: str) -> FileBlock | None:
     if not isinstance(url, str) or not url:
         return None

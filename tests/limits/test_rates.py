@@ -41,6 +41,24 @@ async def test_runs_over_the_rate_of_a_key_are_429_and_say_when_to_come_again(da
         assert 'limit="llm"' in (await service.client.get("/metrics")).text
 
 
+async def test_of_copilotkits_single_route_only_runs_count_as_runs(database_url: str) -> None:
+    async with serving(database_url, AGENT_AUTH="api_key", AGENT_RATE_PER_MINUTE="1") as service:
+        key, reader = await service.key("rated"), await service.key("rated", "read")
+        params, said = {"agentId": "assistant", "threadId": "t"}, {"id": "m", "role": "user", "content": "hello"}
+
+        async def call(method: str, key: str, run_id: str = "r") -> int:
+            body = {"threadId": "t", "runId": run_id, "messages": [said], "tools": [], "context": []}
+            sent: dict[str, Any] = {"method": method, "params": params}
+            sent |= {} if method == "info" else {"body": body}
+            answer = await service.client.post("/copilotkit", json=sent, headers={"x-api-key": key})
+            return answer.status_code
+
+        methods = ("info", "agent/connect", "agent/stop", "agent/run")
+        assert [await call(method, reader) for method in methods] == [200, 403, 403, 403]
+        assert [await call(method, key) for method in (*methods[:3], *methods)] == [200] * 7
+        assert [await call(method, key, "r2") for method in methods] == [200, 200, 200, 429]
+
+
 async def test_all_requests_of_a_key_and_of_a_tenant_have_rates_too(database_url: str) -> None:
     rates: dict[str, Any] = {"AGENT_REQUESTS_PER_MINUTE": "4", "AGENT_TENANT_REQUESTS_PER_MINUTE": "6"}
     async with serving(database_url, AGENT_AUTH="api_key", AGENT_RATE_PER_MINUTE="0", **rates) as service:

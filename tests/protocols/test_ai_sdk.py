@@ -23,7 +23,7 @@ from app.engine.execution.questions import OpenQuestion
 from app.protocols.ai_sdk.inbound import message_of, responded_in
 from app.protocols.ai_sdk.projection import UIMessageProjection
 from app.protocols.ai_sdk.structs import UIMessage
-from tests.journeys.conftest import Served
+from tests.journeys.conftest import Served, contents
 
 RUN = "01a206d2-02c7-7701-809a-5c1fb81f0fcb"
 
@@ -136,6 +136,40 @@ def said_in(chunks: list[Any]) -> str:
     return "".join(chunk["delta"] for chunk in chunks if chunk["type"] == "text-delta")
 
 
+def spoken(http: httpx.Client, served: Served, answer: httpx.Response) -> list[str]:
+    """Return the contents of the messages of an answer's thread."""
+    return contents(http.get(f"{served.base}/threads/{answer.headers['x-thread-id']}/state").json()["values"])
+
+
+def test_an_edited_message_starts_a_branch_before_it(served: Served) -> None:
+    chat, first, second = f"chat-{uuid.uuid4()}", user("hello"), user("good day")
+    url = f"http://127.0.0.1:{served.port}/ai-sdk/assistant/chat"
+    with httpx.Client(timeout=60) as http:
+
+        def send(*messages: dict[str, Any], edited: str | None = None, **headers: str) -> httpx.Response:
+            body = {"id": chat, "messages": messages, "trigger": "submit-message", "messageId": edited}
+            answer = http.post(url, json=body, headers=headers)
+            chunks_of(answer)
+            return answer
+
+        begun = send(first, edited=first["id"])  # the first request of a chat may have been refused before
+        said = spoken(http, served, begun)
+        answer = {"id": chunks_of(begun)[0]["messageId"], "role": "assistant", "parts": []}
+        send(first, answer, second)
+        changed = send(first, answer, {**second, "parts": user("what is 1+1?")["parts"]}, edited=second["id"])
+        found = spoken(http, served, changed)
+        assert found[:3] == [*said, "what is 1+1?"]
+        assert "2" in found[-1]
+        headers = {"idempotency-key": "again"}
+        last = {**first, "parts": user("what is 2+3?")["parts"]}
+        once, again = (send(last, edited=first["id"], **headers) for _ in range(2))
+        assert once.text == again.text
+        found = spoken(http, served, once)
+        assert found[0] == "what is 2+3?"
+        assert "5" in found[-1]
+        assert "hello" not in found
+
+
 def test_a_chat_continues_regenerates_and_has_nothing_to_resume(served: Served) -> None:
     chat = f"chat-{uuid.uuid4()}"
     url = f"http://127.0.0.1:{served.port}/ai-sdk/assistant/chat"
@@ -151,9 +185,7 @@ def test_a_chat_continues_regenerates_and_has_nothing_to_resume(served: Served) 
         assert said_in(chunks_of(http.post(url, json=again))) == said_in(chunks)
         follow = {"id": chat, "messages": [question, answer, user("hello")]}
         chunks_of(http.post(url, json=follow))
-        state = http.get(f"{served.base}/threads/{first.headers['x-thread-id']}/state").json()
-        humans = [m["content"] for m in state["values"]["messages"] if m["type"] == "human"]
-        assert humans == ["what is 12*(3+4)?", "hello"]
+        assert spoken(http, served, first)[::4] == ["what is 12*(3+4)?", "hello"]
         assert http.get(f"{url}/{chat}/stream").status_code == 204
         assert http.post(f"{url}/{chat}/stop").status_code == 204
         assert http.get(f"{url}/chat-{uuid.uuid4()}/stream").status_code == 204

@@ -13,10 +13,13 @@ import pytest
 from app.base.ids import time_of
 from app.protocols.a2a import agent_tasks
 from app.protocols.a2a.agent_tasks import AgentTasks
+from app.protocols.ai_sdk.projection import UIMessageProjection
 from app.protocols.live_runs import live_run, stop_run
 from app.security.access.structs import DEFAULT_TENANT, Principal
+from tests.database import age
 from tests.protocols.ag_ui_streams import checked, run_input, types_of
 from tests.system.services import API, Service, serving
+from tests.waiting import eventually
 
 AGENTS = Path(__file__).parent / "agents" / "agents.toml"
 PATIENCE = 20.0
@@ -153,3 +156,29 @@ async def test_an_answer_that_is_sent_twice_at_once_follows_one_run(
     again = await service.client.post("/ag-ui/careful", json=given)
     assert (again.content, looked) == (first.content, 2)
     assert checked(first.text)[-1]["outcome"] == {"type": "success"}
+
+
+async def test_a_chat_stream_that_a_stopping_server_ends_is_no_finished_answer(
+    service: Service, tmp_path: Path
+) -> None:
+    chat, done, gateway = str(uuid.uuid4()), tmp_path / "done", service.services.gateway
+    parts = [{"type": "text", "text": f"until {done}"}]
+    body = {"id": chat, "messages": [{"id": "u1", "role": "user", "parts": parts}]}
+    async with asyncio.timeout(PATIENCE), asyncio.TaskGroup() as group:
+        streaming = group.create_task(service.client.post("/ai-sdk/helper/chat", json=body))
+        await eventually(lambda: live_run(gateway, Principal(DEFAULT_TENANT), uuid.UUID(chat)))
+        gateway.streams.drain()
+        last = (await streaming).text.strip().splitlines()[-1]
+        done.touch()
+    assert json.loads(last.removeprefix("data: "))["type"] == "error"
+    assert UIMessageProjection("m").stopping.endswith(last.encode() + b"\n\n")
+
+
+async def test_a_repeated_chat_request_says_that_the_stream_has_expired(service: Service, database_url: str) -> None:
+    body = {"id": "c", "messages": [{"id": "u1", "role": "user", "parts": [{"type": "text", "text": "hello"}]}]}
+    headers = {"idempotency-key": "k"}
+    first, again = [await service.client.post("/ai-sdk/helper/chat", json=body, headers=headers) for _ in range(2)]
+    assert (first.status_code, again.text) == (200, first.text)
+    await age(database_url, first.headers["x-run-id"])
+    late = await service.client.post("/ai-sdk/helper/chat", json=body, headers=headers)
+    assert (late.status_code, "expired" in late.json()["detail"]) == (410, True)

@@ -4,8 +4,11 @@ from typing import Any
 
 import pytest
 
-from app.protocols.a2a.content import parts_of
-from app.protocols.ag_ui.messages import shown_content
+from app.infra.wires.a2a import Message, Part
+from app.protocols.a2a.content import blocks_of, parts_of
+from app.protocols.ag_ui.messages import read_content, shown_content
+from app.protocols.ai_sdk.inbound import message_of
+from app.protocols.ai_sdk.structs import UIMessage
 from app.protocols.files import FileBlock, file_in
 
 BLOCKS: list[tuple[dict[str, Any], FileBlock | None]] = [
@@ -45,3 +48,25 @@ def test_images_and_sounds_of_graphs_are_shown() -> None:
     ]
     first, second = parts_of([image, sound])
     assert (first.raw, first.media_type, second.url) == ("AA==", "image/webp", "https://x/a")
+
+
+URL, DATA = "https://example.com/a", "data:application/pdf;base64,AA=="
+IMAGE = {"type": "image_url", "image_url": {"url": URL}}
+
+
+@pytest.mark.parametrize("media_type", ["application/pdf", "audio/wav", "image/png"])
+def test_a_file_by_address_is_no_data_on_any_wire(media_type: str) -> None:
+    part = {"type": "file", "mediaType": media_type, "filename": "a", "url": URL}
+    block = {"type": "file", "file": {"file_url": URL, "mime_type": media_type, "filename": "a"}}
+    expected = [IMAGE if media_type == "image/png" else block]
+    assert message_of(UIMessage(id="u", role="user", parts=[part]), 0)["content"] == expected
+    sent = Message(message_id="m", role="ROLE_USER", parts=[Part(url=URL, filename="a", media_type=media_type)])
+    assert blocks_of(sent) == expected
+    source = {"type": "url", "value": URL, "mimeType": media_type}
+    assert read_content([{"type": "binary", "source": source, "filename": "a"}]) == expected
+
+
+@pytest.mark.parametrize("kind", ["audio", "video", "document", "file", "binary"])
+def test_no_file_of_ag_ui_is_dropped(kind: str) -> None:
+    source = {"type": "data", "value": "AA==", "mimeType": "application/pdf"}
+    assert read_content([{"type": kind, "source": source}]) == [{"type": "file", "file": {"file_data": DATA}}]

@@ -9,7 +9,7 @@ import msgspec
 from app.base.errors import Invalid
 from app.infra.wires.a2a import Message, Part
 from app.protocols.a2a.errors import ContentTypeNotSupported
-from app.protocols.files import file_in
+from app.protocols.files import file_block, file_in
 
 INPUT_MODES = (
     "text/*",
@@ -50,10 +50,7 @@ def _block(part: Part, at: int) -> dict[str, Any]:
         return {"type": "text", "text": msgspec.json.encode(part.data).decode()}
     media_type = media_type_of(part)
     url = part.url if part.url is not None else f"data:{media_type};base64,{part.raw}"
-    if media_type.startswith("image/"):
-        return {"type": "image_url", "image_url": {"url": url}}
-    name = {"filename": part.filename} if part.filename else {}
-    return {"type": "file", "file": {"file_data": url, "mime_type": media_type, **name}}
+    return file_block(url, media_type, part.filename or "")
 
 
 def check_part(part: Part, at: int) -> None:

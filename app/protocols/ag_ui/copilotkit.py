@@ -8,11 +8,20 @@ from typing import Any, Literal, TypeVar
 
 import msgspec
 from litestar import Controller, get, post
+from litestar.di import NamedDependency
 from litestar.params import FromPath, JSONBody
 
 from app.base.errors import Invalid, NotFound
 from app.base.ids import agent_id
-from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
+from app.features.access.guard import (
+    READS,
+    STARTS_RUNS,
+    STARTS_RUNS_BY_MESSAGE,
+    WRITES,
+    CurrentPrincipal,
+    check_scope,
+)
+from app.features.access.rate_limits import count_run
 from app.features.assistants.structs import Assistant, AssistantSearch
 from app.infra.http.event_streams import JsonAnswer, LateAnswer, OpenResponse
 from app.infra.http.json_decoding import decode
@@ -28,7 +37,8 @@ from app.protocols.ag_ui.structs import RunAgentInput
 from app.protocols.gateway import Gateway, ProtocolGateway
 from app.protocols.live_runs import live_run, stop_run
 from app.protocols.threads import thread_id_of
-from app.security.access.structs import Principal
+from app.security.access.structs import WRITE, Principal
+from app.security.audit.service import AuditService
 
 VERSION = "1.75.0"
 """Version of CopilotKit's packages that this follows."""
@@ -40,6 +50,9 @@ CAPABILITIES: dict[str, Any] = {
     "reasoning": {"supported": True, "streaming": True},
     "humanInTheLoop": {"supported": True, "approvals": True, "interrupts": True, "approveWithEdits": True},
 }
+
+
+Audit = NamedDependency[AuditService]
 
 
 class StopRequest(msgspec.Struct, kw_only=True):
@@ -106,16 +119,26 @@ class CopilotKitController(Controller):
         body = await request.body()
         return await _stop(gateway, principal, agent, thread_id, decode(body or b"{}", StopRequest))
 
-    @post("/", status_code=200, opt=STARTS_RUNS, summary="Call any of the runtime's methods")
+    @post("/", status_code=200, opt=STARTS_RUNS_BY_MESSAGE, summary="Call any of the runtime's methods")
     async def call(
-        self, data: JSONBody[MethodCall], principal: CurrentPrincipal, gateway: Gateway, request: AnyRequest
+        self,
+        data: JSONBody[MethodCall],
+        principal: CurrentPrincipal,
+        gateway: Gateway,
+        audit: Audit,
+        request: AnyRequest,
     ) -> OpenResponse:
-        """The single route of front ends with ``useSingleEndpoint``. It needs a key that may start runs."""
+        """The single route of front ends with ``useSingleEndpoint``. ``info`` needs the scope ``read``, all else
+        ``write``; ``agent/run`` counts as a run start.
+        """
+        if data.method != "info":
+            check_scope(principal, audit, request.scope, WRITE)
         match data.method:
             case "info":
                 return _json(gateway, principal, await _info(gateway, principal))
             case "agent/run":
                 agent_input = _converted(data.body, RunAgentInput)
+                await count_run(request.scope)
                 return await run_stream(gateway, principal, _param(data, "agentId"), agent_input, request)
             case "agent/connect":
                 agent_input = _converted(data.body, RunAgentInput)

@@ -7,7 +7,7 @@ import msgspec
 
 from app.base.errors import Invalid
 from app.protocols.ag_ui.structs import AGUIMessage, ToolCall
-from app.protocols.files import FileBlock, file_in
+from app.protocols.files import FileBlock, file_block, file_in
 from app.protocols.parts import SaidCall, calls_in, reasoning_in, text_in
 
 ROLES = {"human": "user", "ai": "assistant", "AIMessageChunk": "assistant", "system": "system", "tool": "tool"}
@@ -18,6 +18,9 @@ TYPES = {"user": "human", "assistant": "ai", "system": "system", "developer": "s
 
 PARTS = {"image": "image", "audio": "audio", "video": "video", "file": "document"}
 """Type of a content part by the kind of a file."""
+
+FILES = {*PARTS, *PARTS.values(), "binary"}
+"""Types of content parts with a file."""
 
 
 def reasoning_id(message_id: str) -> str:
@@ -114,7 +117,7 @@ def _read_call(call: ToolCall) -> dict[str, Any]:
 
 
 def read_content(content: Any) -> str | list[dict[str, Any]]:
-    """Return the content of a thread's message. Parts that models cannot take are left out."""
+    """Return the content of a thread's message. Parts of other types, and a provider's own files, are left out."""
     if isinstance(content, str):
         return content
     blocks = [block for part in content if (block := _block_of(part))] if isinstance(content, list) else []
@@ -129,11 +132,10 @@ def _block_of(part: Any) -> dict[str, Any] | None:
     if kind == "text":
         return {"type": "text", "text": part["text"]} if isinstance(part.get("text"), str) else None
     url, media_type = _url_of(part)
-    if url is None:
+    if url is None or kind not in FILES:
         return None
-    if kind == "image" or (kind == "binary" and media_type.startswith("image/")):
-        return {"type": "image_url", "image_url": {"url": url}}
-    return {"type": "file", "file": {"file_data": url}} if kind in {"document", "binary"} else None
+    name = part.get("filename")
+    return file_block(url, "image/*" if kind == "image" else media_type, name if isinstance(name, str) else "")
 
 
 def _url_of(part: dict[str, Any]) -> tuple[str | None, str]:

@@ -6,14 +6,11 @@ from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 from uuid import UUID
 
-import msgspec
-
 from app.agents.port import Agent, WithPeers, WithSubgraphs
 from app.base.errors import Invalid, NotFound, Unavailable
 from app.engine.structs import CommandBody, Run, RunCreate
 from app.features.access.idempotency import check_key, fingerprint_of, route_of
 from app.features.runs.service import RunService
-from app.features.threads.structs import HistoryQuery
 from app.infra.http.query_params import AnyRequest
 from app.protocols.ag_ui.errors import RunRefused
 from app.protocols.ag_ui.inbound import Thread, changed_values, lacks_messages, turn_of
@@ -21,6 +18,7 @@ from app.protocols.ag_ui.messages import shown
 from app.protocols.ag_ui.offers import offered_by
 from app.protocols.ag_ui.projection import AGUIProjection, RunOnWire
 from app.protocols.ag_ui.structs import RunAgentInput
+from app.protocols.forks import input_checkpoint, input_of, run_that_brought
 from app.protocols.gateway import OBSERVABLE, ProtocolGateway
 from app.protocols.threads import thread_id_of
 from app.security.access.structs import Principal
@@ -31,8 +29,6 @@ PARENT_RUN_ID = "ag_ui_parent_run_id"
 BEHIND = "ag_ui_behind"
 """Members of a run's metadata: ids by which an AG-UI client names the run and the one that it came from; whether the
 client lacked messages of the thread."""
-
-RUNS_PAGE = 100
 
 RETRY_DELAY = 0.5
 """Seconds between retries while the database is unavailable."""
@@ -80,18 +76,12 @@ class _StoredValues(NamedTuple):
                 await asyncio.sleep(RETRY_DELAY)
 
 
-class _Request(msgspec.Struct):
-    """What a run was asked for, without the rest of its request."""
-
-    input: Any = None
-
-
 def on_wire(run: Run, thread: str, *, legacy: bool) -> RunOnWire:
     """Return ``run`` as clients of AG-UI name it, which call its thread ``thread``."""
     metadata = run.metadata if isinstance(run.metadata, dict) else {}
     name, parent = str(metadata.get(RUN_ID) or run.run_id), metadata.get(PARENT_RUN_ID)
     parent = parent if isinstance(parent, str) else None
-    given, hidden = _given(msgspec.json.decode(run.kwargs, type=_Request).input)
+    given, hidden = _given(input_of(run))
     return RunOnWire(run.run_id, thread, name, parent, given, hidden, bool(metadata.get(BEHIND)), legacy)
 
 
@@ -222,28 +212,10 @@ async def _input_of(
 
     Raises ``NotFound``.
     """
-    run = await _run_that_brought(gateway, principal, thread_id, message_id)
-    metadata = {"run_id": str(run.run_id), "source": "input"}
-    states, _ = await gateway.threads.history(principal, thread_id, HistoryQuery(limit=1, metadata=metadata))
-    found = states[0] if states else None
-    checkpoint_id = None if found is None else found.parent_checkpoint_id if before else found.checkpoint_id
-    if checkpoint_id is None:
-        raise NotFound("The checkpoint before that message is no longer kept: send it as a new message.")
-    return checkpoint_id
-
-
-async def _run_that_brought(gateway: ProtocolGateway, principal: Principal, thread_id: UUID, message_id: str) -> Run:
-    offset: int | None = 0
-    while offset is not None:
-        runs, _ = await gateway.runs.list(principal, thread_id, status=None, limit=RUNS_PAGE, offset=offset)
-        for run in runs:
-            if any(
-                message["id"] == message_id
-                for message in _given(msgspec.json.decode(run.kwargs, type=_Request).input)[0]
-            ):
-                return run
-        offset = offset + len(runs) if runs else None
-    raise NotFound("No run of this thread brought that message under its id: send it as a new one.")
+    run = await run_that_brought(gateway, principal, thread_id, message_id)
+    if run is None:
+        raise NotFound("No run of this thread brought that message under its id: send it as a new one.")
+    return await input_checkpoint(gateway, principal, thread_id, run.run_id, before=before)
 
 
 async def _agent(gateway: ProtocolGateway, principal: Principal, assistant: str) -> Agent:

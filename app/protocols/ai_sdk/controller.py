@@ -12,13 +12,13 @@ from app.base.errors import Invalid, NotFound
 from app.engine.structs import CommandBody, RunCreate
 from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in
-from app.features.threads.structs import HistoryQuery
 from app.infra.http.event_streams import EventStream, NoContent, OpenResponse
 from app.infra.http.query_params import AnyRequest
 from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.ai_sdk.inbound import message_of, responded_in
-from app.protocols.ai_sdk.projection import UIMessageProjection
+from app.protocols.ai_sdk.projection import STOPPING, UIMessageProjection
 from app.protocols.ai_sdk.structs import ChatPost
+from app.protocols.forks import input_checkpoint, run_that_brought
 from app.protocols.gateway import OBSERVABLE, Gateway, ProtocolGateway
 from app.protocols.live_runs import live_run, stop_run
 from app.protocols.questions import resume_of
@@ -29,6 +29,13 @@ HEADERS = {"X-Vercel-AI-UI-Message-Stream": "v1"}
 _RUN = re.compile(r"msg_([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})")
 
 ChatId = FromPath[str]
+
+
+class ChatStream(EventStream):
+    """Chunks of a UI message."""
+
+    __slots__ = ()
+    come_back = STOPPING
 
 
 class AISDKController(Controller):
@@ -47,7 +54,8 @@ class AISDKController(Controller):
         gateway: Gateway,
         request: AnyRequest,
     ) -> OpenResponse:
-        """Messages that the thread does not know yet start a run; responses to approval requests resume the last one.
+        """Messages that the thread does not know yet start a run, an edited one on a branch before it; responses to
+        approval requests resume the last run.
 
         The run continues if the client disconnects: ``GET …/chat/{chat_id}/stream`` resumes the stream.
         """
@@ -55,9 +63,12 @@ class AISDKController(Controller):
         thread_id = thread_id_of(principal, data.id)
         work: dict[str, Any]
         if data.trigger == "regenerate-message":
-            work = {"checkpoint_id": await _input_of(gateway, principal, thread_id, data.message_id)}
+            work = {"checkpoint_id": await _question_of(gateway, principal, thread_id, data.message_id)}
+        elif (answered := await _answered(gateway, principal, thread_id, data)) is not None:
+            work = answered
         else:
-            work = await _answered(gateway, principal, thread_id, data) or {"input": {"messages": _input(data)}}
+            branch = await _before_edited(gateway, principal, thread_id, data)
+            work = {"input": {"messages": _input(data)}, **branch}
         body = RunCreate(
             assistant_id=assistant,
             stream_mode=OBSERVABLE,
@@ -65,7 +76,10 @@ class AISDKController(Controller):
             metadata={**(data.metadata or {}), "protocol": "ai-sdk"},
             **work,
         )
-        accepted = await gateway.runs.create(principal, thread_id, body, await key_in(request))
+        key = await key_in(request)
+        accepted = await gateway.runs.create(principal, thread_id, body, key)
+        if key is not None:  # the run may be an old one
+            await gateway.runs.check_log(principal, thread_id, accepted.run_id)
         return _stream(gateway, principal, thread_id, accepted.run_id)
 
     @get("/chat/{chat_id:str}/stream", opt=READS, summary="Resume the stream of a chat")
@@ -120,11 +134,11 @@ def _input(data: ChatPost) -> list[dict[str, Any]]:
 
 def _stream(
     gateway: ProtocolGateway, principal: Principal, thread_id: UUID, run_id: UUID, after: int = -1
-) -> EventStream:
+) -> ChatStream:
     message_id = f"msg_{run_id}"
     chunks = gateway.projections.follow(principal, run_id, "ai-sdk", lambda: UIMessageProjection(message_id), after)
     headers = {**HEADERS, "X-Thread-Id": str(thread_id), "X-Run-Id": str(run_id)}
-    return EventStream(gateway.streams, chunks, headers=headers, holder=principal.holder)
+    return ChatStream(gateway.streams, chunks, headers=headers, holder=principal.holder)
 
 
 def _offset(request: AnyRequest) -> int:
@@ -146,16 +160,29 @@ async def _run_that_said(
     return None
 
 
-async def _input_of(
-    gateway: ProtocolGateway, principal: Principal, thread_id: UUID, message_id: str | None
-) -> str | None:
+async def _question_of(gateway: ProtocolGateway, principal: Principal, thread_id: UUID, message_id: str | None) -> str:
     """Return the checkpoint with the input that led to the answer ``message_id`` (None: the thread's last one)."""
     run_id = await _run_that_said(gateway, principal, thread_id, message_id)
     if run_id is None:
         raise NotFound(f"No answer {message_id!r} in this chat: send the id of an assistant's message.")
     first = await gateway.runs.first_of_chain(principal, thread_id, run_id)
-    metadata: dict[str, Any] = {"run_id": str(first), "source": "input"}
-    states, _ = await gateway.threads.history(principal, thread_id, HistoryQuery(limit=1, metadata=metadata))
-    if not states or states[0].checkpoint is None:
-        raise NotFound("The checkpoint before that answer is no longer kept: send the messages again.")
-    return str(states[0].checkpoint.checkpoint_id)
+    return str(await input_checkpoint(gateway, principal, thread_id, first, before=False))
+
+
+async def _before_edited(
+    gateway: ProtocolGateway, principal: Principal, thread_id: UUID, data: ChatPost
+) -> dict[str, str]:
+    """Return the checkpoint before a message that was edited, as work of a run; nothing for a new message.
+
+    ``useChat`` sends the edited message last, under the id that it had, and names it.
+    """
+    last = data.messages[-1] if data.messages else None
+    if last is None or last.role != "user" or last.id != data.message_id:
+        return {}
+    try:
+        run = await run_that_brought(gateway, principal, thread_id, last.id)
+    except NotFound:  # the thread: no run of the chat was ever accepted
+        return {}
+    if run is None:
+        return {}
+    return {"checkpoint_id": str(await input_checkpoint(gateway, principal, thread_id, run.run_id, before=True))}

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 from app.base.errors import Invalid
 from app.engine.execution.questions import OpenQuestion
 from app.protocols.ai_sdk.structs import UIMessage
+from app.protocols.files import file_block
 from app.protocols.questions import answers_by_call, approval
 
 TYPES = {"user": "human", "system": "system"}
@@ -32,11 +33,7 @@ def _blocks(message: UIMessage, at: int) -> Iterator[dict[str, Any]]:
                 if not isinstance(url, str):
                     pointer = f"/messages/{at}/parts/{number}/url"
                     raise Invalid(f"A file in messages[{at}] has no url.", ((pointer, "is missing"),))
-                if media_type.startswith("image/"):
-                    yield {"type": "image_url", "image_url": {"url": url}}
-                else:
-                    name = part.get("filename")
-                    yield {"type": "file", "file": {"file_data": url, **({"filename": name} if name else {})}}
+                yield file_block(url, media_type, str(part.get("filename") or ""))
             case _:
                 continue  # steps, sources and data are for display only
 

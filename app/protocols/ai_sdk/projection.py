@@ -10,7 +10,6 @@ from typing import Any
 import msgspec
 
 from app.domain.events import Event
-from app.features.runs.run_views import RETRY
 from app.protocols import parts
 from app.protocols.parts import Part, PartAssembler
 from app.protocols.projection import FrameNumbers, ProjectedFrame
@@ -22,13 +21,19 @@ FINISH_REASONS = {RunState.SUCCESS: "stop", RunState.ASKING: "tool-calls", RunSt
 
 DONE = b"data: [DONE]\n\n"
 
+STOPPING = (
+    b'retry: 1000\ndata: {"type":"error",'
+    b'"errorText":"The server is stopping; the run goes on. Resume the stream to follow it."}\n\n'
+)
+"""The last chunk from a server that stops: without an error, clients take a stream that ends for the whole answer."""
+
 _encode = msgspec.json.Encoder().encode
 
 
 class UIMessageProjection:
     """Chunks of one UI message. Implements ``app.protocols.projection.Projection``."""
 
-    stopping = RETRY
+    stopping = STOPPING
 
     def __init__(self, message_id: str) -> None:
         self._message_id = message_id
