@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import threading
 import uuid
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,6 +14,7 @@ import pytest
 from app.base.ids import time_of
 from app.protocols.a2a import agent_tasks
 from app.protocols.a2a.agent_tasks import AgentTasks
+from app.protocols.ag_ui import connection, inbound, starting
 from app.protocols.ai_sdk.projection import UIMessageProjection
 from app.protocols.live_runs import live_run, stop_run
 from app.security.access.structs import DEFAULT_TENANT, Principal
@@ -182,3 +184,34 @@ async def test_a_repeated_chat_request_says_that_the_stream_has_expired(service:
     await age(database_url, first.headers["x-run-id"])
     late = await service.client.post("/ai-sdk/helper/chat", json=body, headers=headers)
     assert (late.status_code, "expired" in late.json()["detail"]) == (410, True)
+
+
+async def test_a_long_thread_is_compared_and_shown_off_the_event_loop(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thread, threads, here = str(uuid.uuid4()), [], threading.get_ident()
+    long = [{"type": "human", "id": f"h{n}", "content": "x" * 5_000} for n in range(60)]
+    began = {"assistant_id": "helper", "input": {"messages": long}, "if_not_exists": "create"}
+    (await service.client.post(f"{API}/threads/{thread}/runs/wait", json=began)).raise_for_status()
+
+    def noted(module: Any, name: str) -> None:
+        work = getattr(module, name)
+
+        def call(*args: Any, **named: Any) -> Any:
+            threads.append((name, threading.get_ident() == here))
+            return work(*args, **named)
+
+        monkeypatch.setattr(module, name, call)
+
+    noted(connection, "shown")
+    noted(starting, "shown")
+    noted(inbound, "turn_of")
+    noted(inbound, "lacks_messages")
+    noted(inbound.Thread, "of")
+    connected = await service.client.post("/copilotkit/agent/helper/connect", json=run_input(thread))
+    assert len(connected.content) > 300_000
+    known = [{"id": one["id"], "role": "user", "content": one["content"]} for one in long]
+    body = run_input(thread, *known, {"id": "new", "role": "user", "content": "hello"})
+    assert types_of(checked((await service.client.post("/ag-ui/helper", json=body)).content))[-1] == "RUN_FINISHED"
+    assert {name for name, _ in threads} == {"shown", "turn_of", "lacks_messages", "of"}
+    assert [name for name, on_loop in threads if on_loop] == []

@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from app.base.errors import Gone, Invalid, NotFound
+from app.base.offload import offload
 from app.domain.lifecycle import FAILED, RunStatus
 from app.domain.state import MESSAGES
 from app.engine.structs import Run
@@ -87,9 +88,13 @@ async def _history(
     """Return the ``last`` run, which has ended, as the thread's values show it."""
     thread = await gateway.threads.get(principal, found.thread_id)
     if last is not None:
-        run = on_wire(last, found.thread, legacy=found.legacy)
+        run = await on_wire(last, found.thread, legacy=found.legacy)
     else:
         run = RunOnWire(found.thread_id, found.thread, data.run_id, legacy=found.legacy)
+    return await offload(len(thread.values), _frames, run, last, thread)
+
+
+def _frames(run: RunOnWire, last: Run | None, thread: Thread) -> tuple[bytes, ...]:
     events = [run_started(run), *_snapshots(thread), _end(run, last, thread)]
     first = LAST_NUMBER - len(events) + 1
     return tuple(frame(run.run_id, first + at, event) for at, event in enumerate(events))

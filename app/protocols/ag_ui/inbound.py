@@ -32,11 +32,15 @@ class Turn(NamedTuple):
 
 
 class Thread(msgspec.Struct, frozen=True):
-    """What a request is compared with: the messages and other values of a thread, and its open questions."""
+    """What a request is compared with: the messages and other values of a thread, and its open questions.
+
+    ``size``: bytes of its values as JSON.
+    """
 
     messages: Sequence[dict[str, Any]] = ()
     values: dict[str, Any] = {}
     questions: Sequence[dict[str, Any]] = ()
+    size: int = 0
 
     @classmethod
     def of(cls, state: ThreadState) -> "Thread":
@@ -44,7 +48,24 @@ class Thread(msgspec.Struct, frozen=True):
         values = msgspec.json.decode(state.values)
         messages = values.pop("messages", None)
         found = [one for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
-        return cls(found, values, state.interrupts)
+        return cls(found, values, state.interrupts, len(state.values))
+
+
+class Comparison(NamedTuple):
+    """What a request brings to its thread. ``behind``: the thread has messages that the client does not.
+
+    ``changed``: values that the client has changed.
+    """
+
+    turn: Turn
+    behind: bool
+    changed: dict[str, Any]
+
+
+def compare(data: RunAgentInput, thread: Thread, accepted: Collection[str]) -> Comparison:
+    """Compare ``data`` with its thread; ``accepted`` are the values that the agent takes. Raises as ``turn_of``."""
+    turn = turn_of(data, thread)
+    return Comparison(turn, lacks_messages(data, thread), changed_values(data.state, thread.values, accepted))
 
 
 def turn_of(data: RunAgentInput, thread: Thread) -> Turn:

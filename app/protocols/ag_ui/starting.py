@@ -1,19 +1,20 @@
 """Start the run that a request asks for, once for each ``runId``, and name it as its client does."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Collection
 from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple
 from uuid import UUID
 
 from app.agents.port import Agent, WithPeers, WithSubgraphs
 from app.base.errors import Invalid, NotFound, Unavailable
+from app.base.offload import body_bytes, offload
 from app.engine.structs import CommandBody, Run, RunCreate
 from app.features.access.idempotency import check_key, fingerprint_of, route_of
 from app.features.runs.service import RunService
 from app.infra.http.query_params import AnyRequest
 from app.protocols.ag_ui.errors import RunRefused
-from app.protocols.ag_ui.inbound import Thread, changed_values, lacks_messages, turn_of
+from app.protocols.ag_ui.inbound import Thread, compare
 from app.protocols.ag_ui.messages import shown
 from app.protocols.ag_ui.offers import offered_by
 from app.protocols.ag_ui.projection import AGUIProjection, RunOnWire
@@ -76,12 +77,12 @@ class _StoredValues(NamedTuple):
                 await asyncio.sleep(RETRY_DELAY)
 
 
-def on_wire(run: Run, thread: str, *, legacy: bool) -> RunOnWire:
+async def on_wire(run: Run, thread: str, *, legacy: bool) -> RunOnWire:
     """Return ``run`` as clients of AG-UI name it, which call its thread ``thread``."""
     metadata = run.metadata if isinstance(run.metadata, dict) else {}
     name, parent = str(metadata.get(RUN_ID) or run.run_id), metadata.get(PARENT_RUN_ID)
     parent = parent if isinstance(parent, str) else None
-    given, hidden = _given(input_of(run))
+    given, hidden = await offload(len(run.kwargs), lambda: _given(input_of(run)))
     return RunOnWire(run.run_id, thread, name, parent, given, hidden, bool(metadata.get(BEHIND)), legacy)
 
 
@@ -114,7 +115,7 @@ async def start(
         if (repeated := await _repeated(gateway, principal, thread_id, data, key)) is None:
             raise
         return repeated
-    given, hidden = _given(body.input)  # before it is encoded, which releases it
+    given, hidden = await offload(body_bytes.get(), _given, body.input)  # before it is encoded, which releases it
     run_id = (await gateway.runs.create(principal, thread_id, body, key)).run_id
     behind = BEHIND in (body.metadata or {})
     named = RunOnWire(run_id, data.thread_id, data.run_id, data.parent_run_id, given, hidden, behind, data.is_legacy)
@@ -137,7 +138,7 @@ async def found_run(
 ) -> Started:
     """Return a ``run`` (thread, run) for a client that calls its thread ``thread``. Raises ``NotFound``."""
     found = await gateway.runs.get(principal, *run)
-    named = on_wire(found, thread, legacy=legacy)
+    named = await on_wire(found, thread, legacy=legacy)
     if any(_peers(agent, legacy) for agent in gateway.assistants.agents()):
         assistant = await gateway.assistants.get(principal, found.assistant_id)
         named = named._replace(peers=_peers(gateway.assistants.agent_named(assistant.graph_id), legacy))
@@ -162,9 +163,10 @@ async def _body(
     gateway: ProtocolGateway, principal: Principal, assistant: str, agent: Agent, data: RunAgentInput, thread_id: UUID
 ) -> RunCreate:
     thread = await thread_of(gateway, principal, thread_id)
-    turn = turn_of(data, thread)
+    size = thread.size + body_bytes.get()
+    turn, behind, changed = await offload(size, compare, data, thread, _accepted(agent) if data.state else ())
     metadata: dict[str, Any] = {"protocol": "ag-ui", RUN_ID: data.run_id}
-    if lacks_messages(data, thread):
+    if behind:
         metadata[BEHIND] = True
     if data.parent_run_id:
         metadata[PARENT_RUN_ID] = data.parent_run_id
@@ -174,8 +176,7 @@ async def _body(
     elif turn.after is not None:
         work = {"checkpoint_id": str(await _input_of(gateway, principal, thread_id, turn.after, before=False))}
     else:
-        values = _changed(agent, data, thread)
-        work = {"input": {**values, "messages": list(turn.messages)}}
+        work = {"input": {**changed, "messages": list(turn.messages)}}
         if turn.before is not None:
             work["checkpoint_id"] = str(await _input_of(gateway, principal, thread_id, turn.before, before=True))
     return RunCreate(
@@ -192,17 +193,16 @@ async def _body(
 async def thread_of(gateway: ProtocolGateway, principal: Principal, thread_id: UUID) -> Thread:
     """Return a thread as requests are compared with it; an empty one if it does not exist yet."""
     try:
-        return Thread.of(await gateway.threads.state(principal, thread_id))
+        state = await gateway.threads.state(principal, thread_id)
     except NotFound:
         return Thread()
+    return await offload(len(state.values), Thread.of, state)
 
 
-def _changed(agent: Agent, data: RunAgentInput, thread: Thread) -> dict[str, Any]:
-    """Return what the client has changed of the state, as far as the agent takes it as input."""
-    if not data.state:
-        return {}
+def _accepted(agent: Agent) -> Collection[str]:
+    """Return the names of the values that an agent takes as input, without its messages."""
     accepted = (agent.schemas().get("input_schema") or {}).get("properties") or {}
-    return changed_values(data.state, thread.values, accepted.keys() - {"messages"})
+    return set(accepted) - {"messages"}
 
 
 async def _input_of(
