@@ -33,6 +33,7 @@ READS_BY_POST = {
     "POST /mcp",
     "POST /mcp/{assistant}",
     "POST /a2a/{assistant}",  # its methods that write need more, and check it themselves
+    "POST /copilotkit",  # the same
     "POST /v1/responses/input_tokens",
 }
 """Reading routes whose method is POST. Messages to ``/mcp`` that change something need more (``test_mcp_rules``)."""

@@ -128,10 +128,10 @@ class CopilotKitController(Controller):
         audit: Audit,
         request: AnyRequest,
     ) -> OpenResponse:
-        """The single route of front ends with ``useSingleEndpoint``. ``info`` needs the scope ``read``, all else
-        ``write``; ``agent/run`` counts as a run start.
+        """The single route of front ends with ``useSingleEndpoint``. ``agent/run``, which counts as a run start, and
+        ``agent/stop`` need the scope ``write``, all else ``read``.
         """
-        if data.method != "info":
+        if data.method in {"agent/run", "agent/stop"}:
             check_scope(principal, audit, request.scope, WRITE)
         match data.method:
             case "info":
