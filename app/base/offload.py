@@ -112,6 +112,13 @@ class ByteBudget:
         """Whether ``acquire`` would succeed without waiting."""
         return not self._waiting and self._fits(holder, min(size, self._total, self._each))
 
+    def take(self, holder: Hashable, size: int) -> bool:
+        """Reserve ``size`` bytes if there is room for them now; return whether there is."""
+        if size > min(self._total, self._each) or not self.has_room(holder, size):
+            return False
+        self._take(holder, size)
+        return True
+
     def release(self, holder: Hashable, size: int) -> None:
         """Release a reservation that ``acquire`` returned."""
         self._used -= size

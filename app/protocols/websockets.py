@@ -10,15 +10,15 @@ import asyncio
 import contextlib
 import re
 from collections.abc import Awaitable, Callable, Hashable, Sequence
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 from urllib.parse import quote
 
 from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.base import json_scan
-from app.base.errors import AgentServiceError
-from app.base.offload import offload
+from app.base.errors import AgentServiceError, Limited, Unavailable
+from app.base.offload import ByteBudget, offload
 from app.base.tasks import Tasks
 from app.infra.http.host_and_cors import OriginRule
 from app.infra.http.open_streams import OpenStreams
@@ -28,7 +28,17 @@ BEARER = "bearer."
 
 MAX_FRAME_BYTES = 8 * 1024 * 1024
 
-CLOSED, RESTARTS, TOO_BIG, REFUSED = 1000, 1012, 1009, 4000
+COUNTED_BYTES = 64 * 1024
+MAX_FRAMES = 64 * 1024 * 1024
+MAX_FRAMES_EACH = 16 * 1024 * 1024
+"""Bytes of frames above ``COUNTED_BYTES`` that this process has and has not answered: of all keys and of one."""
+MAX_KEPT = 128 * 1024 * 1024
+MAX_KEPT_EACH = 32 * 1024 * 1024
+"""Bytes that connections keep between frames: of all keys and of one."""
+MAX_WAIT_SECONDS = 10.0
+"""Timeout of a frame that waits for its turn; then its connection is closed."""
+
+CLOSED, RESTARTS, TOO_BIG, TRY_LATER, REFUSED = 1000, 1012, 1009, 1013, 4000
 """Close codes; ``REFUSED`` plus an HTTP status means that reconnecting will not help."""
 
 DATA = re.compile(rb"data: ([^\r\n]*)")
@@ -68,6 +78,32 @@ async def decoded(frame: bytes, decode: Callable[[bytes], Value]) -> Value:
 def _checked(frame: bytes, decode: Callable[[bytes], Value]) -> Value:
     json_scan.check(frame, "The frame")
     return decode(frame)
+
+
+class ReceivedFrame:
+    """A frame, and the bytes reserved for it until ``release``."""
+
+    __slots__ = ("_budget", "_holder", "_reserved", "data")
+
+    def __init__(self, data: bytes, budget: ByteBudget, holder: Hashable, reserved: int) -> None:
+        self.data = data
+        self._budget = budget
+        self._holder = holder
+        self._reserved = reserved
+
+    def release(self) -> None:
+        """Forget the frame: it is answered, or a route has begun to answer it and has what it needs."""
+        self.data = b""
+        reserved, self._reserved = self._reserved, 0
+        if reserved:
+            self._budget.release(self._holder, reserved)
+
+
+class FrameBudgets(NamedTuple):
+    """Memory of the connections of a process: large frames that are not answered, and what is kept between frames."""
+
+    frames: ByteBudget
+    kept: ByteBudget
 
 
 class InnerRequests:
@@ -122,10 +158,11 @@ class InnerRequests:
         given = complete = False
 
         async def receive() -> Any:
-            nonlocal given
+            nonlocal body, given
             if not given:
-                given = True
-                return {"type": "http.request", "body": body, "more_body": False}
+                given, message = True, {"type": "http.request", "body": body, "more_body": False}
+                body = b""  # the request may last for hours
+                return message
             await self.gone.wait()
             return {"type": "http.disconnect"}
 
@@ -162,7 +199,15 @@ class InnerRequests:
 class Connection(abc.ABC):
     """One connection to a path. It counts for its key like an open stream (``OpenResponse`` of ``OpenStreams``)."""
 
-    def __init__(self, requests: InnerRequests, streams: OpenStreams, path: str, receive: Receive, send: Send) -> None:
+    def __init__(
+        self,
+        requests: InnerRequests,
+        streams: OpenStreams,
+        budgets: FrameBudgets,
+        path: str,
+        receive: Receive,
+        send: Send,
+    ) -> None:
         self.requests = requests
         self.path = path
         self.tasks = Tasks("websocket")
@@ -170,6 +215,8 @@ class Connection(abc.ABC):
         self.credential: Hashable = None
         self.ended: asyncio.Future[tuple[int, str]] = asyncio.get_running_loop().create_future()
         self._streams = streams
+        self.budgets = budgets
+        self._unanswered: list[ReceivedFrame] = []
         self._receive = receive
         self._send = send
         self._sending = asyncio.Lock()
@@ -198,6 +245,8 @@ class Connection(abc.ABC):
         finally:
             self._streams.closed(self)
             await self.tasks.aclose()
+            for frame in self._unanswered:
+                frame.release()
         if self.ended.done() and not self._left:
             code, reason = self.ended.result()
             with contextlib.suppress(TimeoutError):
@@ -234,8 +283,8 @@ class Connection(abc.ABC):
         """Handle a tick: pings are the server's, and ``put`` has a timeout of its own."""
         del now
 
-    async def frame(self) -> bytes | None:
-        """Return the next frame; None if the client has left, or sends one that is too large."""
+    async def frame(self) -> ReceivedFrame | None:
+        """Return the next frame; None if the client has left, or sends one for which there is no room."""
         message: Any = await self._receive()
         if message["type"] != "websocket.receive":
             self._left = True
@@ -245,6 +294,20 @@ class Connection(abc.ABC):
         if len(frame) > MAX_FRAME_BYTES:
             self.end(TOO_BIG, "The frame is too large.")
             return None
+        del message
+        return await self._reserve(frame)
+
+    async def _reserve(self, data: bytes) -> ReceivedFrame | None:
+        """Wait until a large frame has its turn; without one the connection ends."""
+        reserved = 0
+        if len(data) > COUNTED_BYTES:
+            try:
+                reserved = await self.budgets.frames.acquire(self.holder, len(data), MAX_WAIT_SECONDS)
+            except (Limited, Unavailable) as error:
+                self.end(TRY_LATER, str(error))
+                return None
+        frame = ReceivedFrame(data, self.budgets.frames, self.holder, reserved)
+        self._unanswered = [one for one in self._unanswered if one.data] + [frame]
         return frame
 
     async def put(self, data: bytes) -> None:
@@ -278,6 +341,10 @@ class WebSocketRoutes:
         self._app = app
         self._routes = [(prefix + start, rest, kind) for start, rest, kind in routes]
         self._streams = streams
+        self._budgets = FrameBudgets(
+            ByteBudget(MAX_FRAMES, each=MAX_FRAMES_EACH, of="large frames are answered"),
+            ByteBudget(MAX_KEPT, each=MAX_KEPT_EACH),
+        )
         self._origins = origins
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -297,7 +364,7 @@ class WebSocketRoutes:
             await send({"type": "websocket.close", "code": REFUSED + 403, "reason": "Another origin must name a key."})
         else:
             requests = InnerRequests(self._app, scope, foreign=foreign)
-            await kind(requests, self._streams, path, receive, send).serve()
+            await kind(requests, self._streams, self._budgets, path, receive, send).serve()
 
     def _is_foreign(self, scope: Scope) -> bool:
         headers = dict(scope["headers"])

@@ -12,6 +12,7 @@ from uuid import uuid4
 import pytest
 
 from app.base import json_scan
+from app.protocols import websockets
 from app.protocols.websockets import MAX_FRAME_BYTES
 from app.server.asgi import with_websockets
 from tests.system.services import API, Service, serving
@@ -19,6 +20,7 @@ from tests.waiting import eventually
 
 RESPONSES = "/v1/responses"
 ACCEPTED = "websocket.accept"
+MB = 1 << 20
 OWN, FOREIGN = "http://agents.example", "https://evil.example"
 
 COOKIE_AUTH = """
@@ -199,6 +201,73 @@ async def test_a_client_that_does_not_read_is_not_read(server: Server, *, to_thr
         assert socket.frames.qsize() == left
         socket.reads.set()
         await socket.answer(9)
+
+
+async def test_large_frames_of_a_key_take_turns(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websockets, "MAX_FRAMES_EACH", MB)
+    monkeypatch.setattr(websockets, "MAX_WAIT_SECONDS", 0.05)
+    server = Server(server.service, with_websockets(server.service.services))
+    key = await server.key()
+    thread = await thread_of(server, key)
+    wrong = '{"type": "x", "id": 1, "method": "x", "input": "' + "x" * (MB * 3 // 4) + '"}'
+    async with opened(server, RESPONSES, x_api_key=key) as first:
+        await first.message(0)
+        first.reads.clear()
+        first.send(wrong)  # unanswered, as the client does not read
+        await eventually(first.frames.empty)
+        for path in (RESPONSES, thread):
+            async with opened(server, path, x_api_key=key) as second:
+                second.send(wrong)
+                await second.served
+                assert second.sent[-1]["code"] == 1013, path
+        async with opened(server, RESPONSES, x_api_key=await server.key()) as other:
+            other.send(wrong)
+            assert (await other.answer(0))["type"] == "error"
+        first.reads.set()
+        await first.answer(0)
+        async with opened(server, thread, x_api_key=key) as second:
+            second.send(wrong)
+            assert (await second.answer(0))["error"] == "unknown_command"
+
+
+async def test_a_large_frame_counts_until_its_response_begins(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websockets, "MAX_FRAMES_EACH", MB)
+    monkeypatch.setattr(websockets, "MAX_WAIT_SECONDS", 0.05)
+    server = Server(server.service, with_websockets(server.service.services))
+    key = await server.key()
+    create = json.dumps({"type": "response.create", "model": "assistant", "input": "x" * (MB * 3 // 4)})
+    async with opened(server, RESPONSES, x_api_key=key) as first, opened(server, RESPONSES, x_api_key=key) as second:
+        first.send(create)
+        await first.message(1)
+        first.reads.clear()
+        second.send(create)
+        assert (await second.answer(0))["type"] == "response.created"
+        first.reads.set()
+
+
+async def test_what_connections_of_a_key_keep_is_bounded(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(websockets, "MAX_KEPT_EACH", MB)
+    server = Server(server.service, with_websockets(server.service.services))
+    key = await server.key()
+    create = {"type": "response.create", "model": "assistant", "input": "x" * (MB * 3 // 4), "store": False}
+
+    async def answered(socket: Socket, count: int, **members: Any) -> Any:
+        """Return the last event of the response to the frame with a number."""
+        socket.send(json.dumps({**create, **members}))
+        ends = ('"response.completed"', '"type":"error"')
+
+        def found() -> list[str]:
+            return [one["text"] for one in socket.sent[1:] if any(end in one["text"][:60] for end in ends)]
+
+        await eventually(lambda: len(found()) == count)
+        return json.loads(found()[-1])
+
+    async with opened(server, RESPONSES, x_api_key=key) as first, opened(server, RESPONSES, x_api_key=key) as second:
+        for socket, kept in ((first, True), (second, False)):
+            made = await answered(socket, 1)
+            assert made["type"] == "response.completed"
+            again = await answered(socket, 2, input="hello", previous_response_id=made["response"]["id"])
+            assert (again["type"] == "response.completed") is kept, again
 
 
 async def test_a_foreign_page_connects_by_a_key_and_not_by_a_cookie(database_url: str, tmp_path: Path) -> None:

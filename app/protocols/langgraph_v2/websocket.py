@@ -137,7 +137,9 @@ class ThreadConnection(Connection):
                     frame = await self.frame()
                 if frame is None:
                     return
-                await self.put(await self._answer(frame))
+                answer = await self._answer(frame.data)
+                frame.release()
+                await self.put(answer)
         except TimeoutError:
             self.end(*((REFUSED + 404, "There is no such thread.") if self._is_missing else (CLOSED, "idle")))
 

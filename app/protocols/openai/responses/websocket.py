@@ -14,7 +14,7 @@ import msgspec
 from app.base.errors import AgentServiceError
 from app.base.offload import offload, rough_size
 from app.protocols.openai.errors import error_body
-from app.protocols.websockets import CLOSED, DATA, RESTARTS, Connection, decoded
+from app.protocols.websockets import CLOSED, DATA, RESTARTS, Connection, ReceivedFrame, decoded
 
 PATH = re.compile(r"/v1/responses/?")
 
@@ -42,11 +42,25 @@ _decode = msgspec.json.Decoder(Frame).decode
 
 
 class Kept(NamedTuple):
-    """The last response that is not stored: its id, all items of its conversation, and its bytes."""
+    """The last response that is not stored: its id, and all items of its conversation."""
 
     response_id: str
     items: list[Any]
-    size: int
+
+
+class Requested(NamedTuple):
+    """A response that is asked for: all items of its conversation if they are kept, and the id that it continues."""
+
+    items: list[Any] | None
+    continued: str | None
+
+
+class _RefusedFrame(Exception):
+    """A frame that asks for no response."""
+
+    def __init__(self, message: str, param: str | None = None) -> None:
+        super().__init__(message)
+        self.param = param
 
 
 class ResponsesConnection(Connection):
@@ -55,8 +69,9 @@ class ResponsesConnection(Connection):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         self._base = self.path.removesuffix("/")
-        self._frames: asyncio.Queue[bytes | None] = asyncio.Queue()
+        self._waiting: asyncio.Queue[ReceivedFrame | None] = asyncio.Queue()
         self._kept: Kept | None = None
+        self._kept_bytes = 0
 
     async def ask(self) -> int:
         """Ask for a response that does not exist: the answer 404 means that the client may ask for others."""
@@ -66,66 +81,95 @@ class ResponsesConnection(Connection):
     async def converse(self) -> None:
         """Answer frames one after the other; an end waits for the answer that is under way."""
         self.tasks.start(self._read(), name="read")
-        self.ended.add_done_callback(lambda _: self._frames.put_nowait(None))
+        self.ended.add_done_callback(lambda _: self._waiting.put_nowait(None))
         try:
             async with asyncio.timeout(MAX_SECONDS):
-                while (frame := await self._frames.get()) is not None and not self.ended.done():
-                    self._frames.task_done()
+                while (frame := await self._waiting.get()) is not None and not self.ended.done():
+                    self._waiting.task_done()
                     await self._answer(frame)
+                    frame.release()
         except TimeoutError:
             self.end(CLOSED, "The connection is too old: open another one.")
         finally:
             self.requests.gone.set()
+            self._forget()
 
     async def _read(self) -> None:
         """Take frames until the end."""
         try:
             while True:
-                await self._frames.join()  # the one before has its turn
+                await self._waiting.join()  # the one before has its turn
                 async with asyncio.timeout(IDLE_SECONDS):
                     frame = await self.frame()
                 if frame is None:
                     return
-                self._frames.put_nowait(frame)
+                self._waiting.put_nowait(frame)
         except TimeoutError:
             self.end(CLOSED, "idle")
         finally:
-            self._frames.put_nowait(None)
+            self._waiting.put_nowait(None)
 
-    async def _answer(self, frame: bytes) -> None:
+    async def _answer(self, frame: ReceivedFrame) -> None:
         """Answer one frame by the events of a response, or by an error."""
         try:
-            asked = await decoded(frame, _decode)
+            request = await self._request(frame)
+        except _RefusedFrame as refused:
+            await self._refuse(str(refused), refused.param)
+            return
+        response = await self._follow(frame, request.continued)
+        if request.items is None or response is None or response.get("status") == "failed":
+            self._forget()
+            return
+        output = response.get("output") or []
+        if self._reserve_kept(len(await offload(rough_size(output), _encode, output))):
+            self._kept = Kept(str(response["id"]), [*request.items, *output])
+        else:
+            self._forget()
+
+    async def _request(self, frame: ReceivedFrame) -> Requested:
+        """Make the frame the body of a request for a response. Raises ``_RefusedFrame``.
+
+        What the connection keeps is forgotten, or becomes part of what it keeps next.
+        """
+        try:
+            asked = await decoded(frame.data, _decode)
         except AgentServiceError as error:
-            await self._refuse(400, str(error))
-            return
-        except (msgspec.DecodeError, RecursionError):
-            await self._refuse(400, 'The frame is not a JSON object: send {"type": "response.create", …}.')
-            return
+            raise _RefusedFrame(str(error)) from error
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise _RefusedFrame('The frame is not a JSON object: send {"type": "response.create", …}.') from error
         if asked.pop("type", None) != _CREATE:
-            await self._refuse(400, f"The type of a frame must be {_CREATE}.", "type")
-            return
+            raise _RefusedFrame(f"The type of a frame must be {_CREATE}.", "type")
         if wrong := next((name for name in _REFUSED_MEMBERS if asked.get(name) is not None), None):
-            await self._refuse(400, f"{wrong} has no place in WebSocket mode: leave it out.", wrong)
-            return
-        kept, self._kept = self._kept, None  # a failure forgets it
+            raise _RefusedFrame(f"{wrong} has no place in WebSocket mode: leave it out.", wrong)
+        kept, kept_bytes = self._kept, self._kept_bytes
+        self._forget()  # a failure forgets it
         continues = kept if kept is not None and asked.get("previous_response_id") == kept.response_id else None
         given = asked.get("input")
         new = [{"type": "message", "role": "user", "content": given}] if isinstance(given, str) else given
         items = new if isinstance(new, list) else []
+        size = len(frame.data)
         if continues is not None:
             items = [*continues.items, *items]
             asked |= {"input": items, "previous_response_id": None, "store": False}
-        size = len(frame) + (0 if continues is None else continues.size)
-        body = await offload(size, _encode, {**asked, "stream": True})
-        response = await self._follow(body, continues)
-        if asked.get("store") is False and response is not None and response.get("status") != "failed":
-            output = response.get("output") or []
-            kept_bytes = len(body) + len(await offload(rough_size(output), _encode, output))
-            if kept_bytes <= MAX_KEPT_BYTES:
-                self._kept = Kept(str(response["id"]), [*items, *output], kept_bytes)
+            size += kept_bytes
+        keeps = asked.get("store") is False and self._reserve_kept(size)
+        frame.data = await offload(size, _encode, {**asked, "stream": True})
+        return Requested(items if keeps else None, None if continues is None else continues.response_id)
 
-    async def _follow(self, body: bytes, continues: Kept | None) -> Frame | None:
+    def _reserve_kept(self, size: int) -> bool:
+        """Reserve bytes for a conversation that is kept with the connection; return whether there is room."""
+        if self._kept_bytes + size > MAX_KEPT_BYTES or not self.budgets.kept.take(self.holder, size):
+            return False
+        self._kept_bytes += size
+        return True
+
+    def _forget(self) -> None:
+        """Forget what is kept with the connection."""
+        self._kept = None
+        self.budgets.kept.release(self.holder, self._kept_bytes)
+        self._kept_bytes = 0
+
+    async def _follow(self, frame: ReceivedFrame, continued: str | None) -> Frame | None:
         """Send the events of a response; return the response once it has ended, None if it did not."""
         status, head, rest = 500, b"", b""
         ended: Frame | None = None
@@ -133,6 +177,7 @@ class ResponsesConnection(Connection):
         async def on_start(got: int) -> None:
             nonlocal status
             status = got
+            frame.release()  # the run has what it needs, and may last for hours
 
         async def on_body(chunk: bytes) -> None:
             nonlocal head, rest, ended
@@ -146,28 +191,28 @@ class ResponsesConnection(Connection):
                     continue
                 found = data[1]
                 if b'"response":{' in found[:64]:  # the few events that have the response itself
-                    found, ended = await offload(len(found), _seen, found, continues, ended)
+                    found, ended = await offload(len(found), _seen, found, continued, ended)
                 await self.put(found)
 
-        complete = await self.requests.call("POST", self._base, body, on_start, on_body)
+        complete = await self.requests.call("POST", self._base, frame.data, on_start, on_body)
         if status != 200:
             await self.put(_error_of(status, head))
         elif not complete:
             self.end(RESTARTS)
         return ended
 
-    async def _refuse(self, status: int, message: str, param: str | None = None) -> None:
-        await self.put(_error_of(status, _encode(error_body(status, message, param=param))))
+    async def _refuse(self, message: str, param: str | None) -> None:
+        await self.put(_error_of(400, _encode(error_body(400, message, param=param))))
 
 
-def _seen(data: bytes, continues: Kept | None, ended: Frame | None) -> tuple[bytes, Frame | None]:
+def _seen(data: bytes, continued: str | None, ended: Frame | None) -> tuple[bytes, Frame | None]:
     """Return an event that may have the response in it, as the client sees it, and the response once it has ended."""
     event = msgspec.json.decode(data)
     response = event.get("response")
     if not isinstance(response, dict):
         return data, ended
-    if continues is not None:
-        response["previous_response_id"] = continues.response_id
+    if continued is not None:
+        response["previous_response_id"] = continued
         data = _encode(event)
     return data, response if event.get("type") in _ENDED else ended
 
