@@ -167,3 +167,32 @@ def test_clients_that_do_not_read_large_responses_use_bounded_memory(attacked_se
     finally:
         for connection in open_ones:
             connection.close()
+
+
+@SLOW
+def test_readers_of_a_large_run_do_not_hold_its_request(attacked_server: AttackedServer) -> None:
+    thread = attacked_server.request("POST", "/threads", {}).json()["thread_id"]
+    body = run(b"x" * (6 * MB)).removesuffix(b"}") + b',"after_seconds":3600}'
+    waiting = attacked_server.request("POST", f"/threads/{thread}/runs", body).json()["run_id"]
+    path = f"/threads/{thread}/runs/{waiting}"
+    request = (
+        f"GET /api/v1{path}/stream HTTP/1.1\r\nHost: 127.0.0.1\r\nX-Api-Key: {attacked_server.attacker}\r\n\r\n"
+    ).encode()
+    open_ones: list[socket.socket] = []
+    try:
+        with attacked_server.measured() as costs:
+            for _ in range(40):
+                connection = socket.create_connection(("127.0.0.1", attacked_server.port), 60)
+                open_ones.append(connection)
+                connection.sendall(request)
+            for connection in open_ones:
+                answer = connection.recv(4096)
+                assert answer.startswith(b"HTTP/1.1 200")
+                while b"\n: " not in answer:  # a heartbeat: the log was read before it
+                    answer += connection.recv(4096)
+                    assert len(answer) < 100_000
+        assert costs[0].memory <= 64 * MB
+    finally:
+        for connection in open_ones:
+            connection.close()
+        assert attacked_server.request("POST", f"{path}/cancel", {}).status < 300

@@ -28,7 +28,6 @@ from app.domain.lifecycle import TERMINAL, RunStatus
 from app.engine.checkpoints.codec import unpack
 from app.engine.execution.ending import REMOVED, interrupts_json
 from app.engine.execution.execution import first_message_id
-from app.engine.structs import RunRequest
 from app.features.runs import queries
 from app.infra.db.engine import Database
 from app.infra.db.session import Reader
@@ -97,7 +96,7 @@ class LoggedRun:
         self._after = after
         self.tenant_id = tenant_id
         self.ended = run is None or RunStatus(run.status) in TERMINAL
-        self.modes = () if run is None else msgspec.json.decode(run.request, type=RunRequest).stream_mode
+        self.modes = () if run is None else msgspec.json.decode(run.stream_mode, type=list[str])
 
     @property
     def thread_id(self) -> UUID:
@@ -147,6 +146,7 @@ class LoggedRun:
         """Return the events of a run whose log has expired, from its steps and checkpoints; nothing without any."""
         async with self.reading() as session:
             rows = await queries.run_steps(session, self.tenant_id, run.thread_id, run.ended_run)
+            end = await queries.ended(session, self.tenant_id, run.thread_id, run.ended_run)
         if not rows:
             return []
         position = CheckpointPosition()
@@ -167,8 +167,8 @@ class LoggedRun:
                 node = row.node or ""
                 updates = msgspec.Raw(encode({one: {} for one in node.split(", ") if one}))
                 events.append(StepCommitted(row.step, checkpoint_id, updates, node, position))
-        if run.interrupts:
-            asked = [Interrupt(one["id"], one["value"]) for one in run.interrupts]
+        if end is not None and end.interrupts:
+            asked = [Interrupt(one["id"], one["value"]) for one in end.interrupts]
             events.append(Interrupted(str(rows[-1].checkpoint_id), msgspec.Raw(interrupts_json(asked)), position))
         return [*events, *_end_of(run)]
 

@@ -269,13 +269,14 @@ async def final_state(session: Reader, tenant_id: UUID, thread_id: UUID | None, 
 
 
 _STATUS = sa.text("""
-    select thread_id, status, error, interrupts, request, run_id as ended_run, epoch as last_epoch
+    select thread_id, status, error, run_id as ended_run, epoch as last_epoch,
+      convert_from(request, 'UTF8')::json->>'stream_mode' as stream_mode
     from runs where tenant_id = :tenant and run_id = :run
 """)
 
 
 async def status(session: Reader, tenant_id: UUID, run_id: UUID) -> Row[Any] | None:
-    """Return a run's status and request, without its state."""
+    """Return a run's status and stream modes (JSON); a subscriber has the row for as long as it is served."""
     return await session.first(_STATUS, {"tenant": tenant_id, "run": run_id})
 
 
