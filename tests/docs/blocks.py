@@ -14,7 +14,10 @@ PAGES = [
 RUN = ("python", "sh")
 FILES = ("python", "toml", "sql")
 OUTPUT = ("text", "json")
-FOREIGN = {"js": "needs a front end's build; tests/protocols/ speak the wire that it speaks"}
+FOREIGN = {
+    "js": "needs a front end's build; tests/protocols/ speak the wire that it speaks",
+    "jsx": "the same; tests/suites/test_react.py builds such a page",
+}
 """Languages whose blocks are not run, and why."""
 
 NOT_RUN = {
