@@ -30,7 +30,7 @@ where (r.run_id = $3 and $4) or (r.run_id <> $3 and (
     r.status in ('running', 'error', 'timeout')
     or r.reason in ('recovered', 'cut', 'handover', 'cancelled', 'superseded', 'review')
     or (i.tool_class in ('unsafe', 'reconcilable')
-      and ($7 or r.ordinal < (select ordinal from base)
+      and ((($7 or r.ordinal < (select ordinal from base)) and exists (select from jsonb_array_elements(r.interrupts)))
         or exists (select from steps s where s.tenant_id = $1 and s.run_id = r.run_id and s.step > i.step))
       and not exists (
         select from jsonb_array_elements(r.interrupts) as a(asked)
@@ -49,8 +49,9 @@ order by 7 nulls first
 """Unresolved calls, and the questions that were open when the run started, with those that it answers.
 
 A call is unresolved if its owner died, if its run was stopped in the middle of a step, or (if it cannot be repeated)
-if any run of the thread or its copies continued beyond it, or it is of another branch: this run branches off ($7), or
-its base, the checkpoint $8, is of a later run. Not if the call still waits for an answer. Also if its run was deleted.
+if any run of the thread or its copies continued beyond it, or its run asked a person and is of another branch: this run
+branches off ($7), or its base, the checkpoint $8, is of a later run. A run that only paused has made no call after its
+last step. Not if the call still waits for an answer. Also if its run was deleted.
 Limited to what the run may call again: the calls $5, those of this run, and those of runs from the id $6; without $5
 all. An intent's id is its call's, or that with a blank and 16 digits (``call_questions.intent_id``).
 """
