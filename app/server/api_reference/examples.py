@@ -43,6 +43,7 @@ PARAMETERS = {
     "document_id": "01a22d21-8e4c-7775-9b50-c048ea46b454",
     "item_id": "msg_01a22d1a956871498b1bb17156a562e5",
     "key": "favourites",
+    "model": "assistant",
     "namespace": "users",
     "response_id": "resp_01a22d1a956871498b1bb17156a562e5",
     "schedule": "0 9 * * 1-5",
