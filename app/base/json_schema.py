@@ -20,9 +20,11 @@ MAX_VISITS = 500_000
 """Visits of a value and everything in it; a tenth of a second at most."""
 MAX_EXPLAINED_VISITS = 2_000
 """Beyond it a value is only said not to fit: an explanation costs a hundred times as much as the check."""
+MAX_REPETITIONS = 64
+"""Patterns with counted repetitions, such as ``{1,64}``: each can take 50 ms to compile."""
 CHARACTERS = 64
 """Characters of a text that cost as much as a visit."""
-_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000, size_limit=1 << 21)
+_PATTERNS = jsonschema_rs.FancyRegexOptions(backtrack_limit=10_000, size_limit=1 << 23)
 
 TOO_COSTLY = "it takes too long to check: use fewer nested anyOf, oneOf, allOf and $ref"
 _SAME = ("allOf", "anyOf", "oneOf"), ("dependentSchemas", "dependencies"), ("not", "if", "then", "else")
@@ -81,6 +83,8 @@ class _Visits:
             same = [self._number(sub) for sub in self._in_place(one)]
             self._same.append(same * twice)
             self._children.append([[self._number(sub) for sub in group] for group in _children_of(one)])
+        if sum(map(_repetitions, self._schemas)) > MAX_REPETITIONS:
+            raise ValueError(f"it has more than {MAX_REPETITIONS} patterns with counted repetitions")
         self._order = self._sorted()
         self._levels: list[list[int]] = []
 
@@ -158,6 +162,15 @@ def _weight(schema: Any) -> int:
     if not isinstance(schema, dict):
         return 1
     return 1 + sum(len(_list_of(schema.get(name))) // 8 for name in ("enum", "required"))
+
+
+def _repetitions(schema: Any) -> int:
+    """Return how many patterns of ``schema`` itself have counted repetitions."""
+    if not isinstance(schema, dict):
+        return 0
+    named = schema.get("patternProperties")
+    patterns = [schema.get("pattern"), *(named if isinstance(named, dict) else ())]
+    return sum("{" in one for one in patterns if isinstance(one, str))
 
 
 def _children_of(schema: Any) -> Iterator[list[Any]]:

@@ -1,13 +1,13 @@
 """Number large values and amendments apart from elements of lists, whose ranges they would part.
 
-Only adds. A process of the version before that has a thread's state in memory does not notice amendments of this one:
-replace all processes before graphs wait for several people.
+Only adds. A process of the version before that has a thread's state in memory does not notice amendments of this one,
+and a copy that it makes of a thread counts from zero: replace all processes before graphs wait for several people and
+before threads are copied.
 
 Revision ID: 0028
 Revises: 0027
 """
 
-import sqlalchemy as sa
 from alembic import op
 
 revision = "0028"
@@ -20,17 +20,10 @@ FIRST_VALUE = -(1 << 40)
 
 def upgrade() -> None:
     """Add the count; threads that have such items, by an upgrade before, go on from it."""
-    op.add_column(
-        "threads",
-        sa.Column(
-            "last_value_number",
-            sa.BigInteger(),
-            server_default=sa.text("0"),
-            nullable=False,
-            comment="counts log items that are in no list, and amendments",
-        ),
-    )
+    op.execute("alter table threads add column if not exists last_value_number bigint not null default 0")
+    op.execute("comment on column threads.last_value_number is 'counts log items that are in no list, and amendments'")
     with op.get_context().autocommit_block():  # it may take long: without the lock on the table
+        op.execute("set role agent_engine")  # the owner's own eyes see no rows of tenants
         op.execute(
             f"""update threads t set last_value_number = i.number - ({FIRST_VALUE}) from threads x, lateral (
               select number from checkpoint_items i
@@ -38,6 +31,7 @@ def upgrade() -> None:
               order by number desc limit 1) i
             where t.tenant_id = x.tenant_id and t.thread_id = x.thread_id"""
         )
+        op.execute("reset role")
 
 
 def downgrade() -> None:

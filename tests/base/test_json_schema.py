@@ -114,3 +114,11 @@ def test_schemas_as_people_write_them_are_used() -> None:
         "definitions": {"a": {}},
     }
     assert JsonSchema({**drafts4, "properties": {"p": {"$ref": "#/definitions/a"}}}).problems({"p": 1}) == []
+
+
+def test_ordinary_patterns_are_taken_and_many_that_are_slow_to_compile_are_not() -> None:
+    letters = {"type": "string", "pattern": r"^[\p{L}\p{N} ]{1,100}$"}
+    assert JsonSchema(letters).problems("Größe 5") == []
+    assert JsonSchema(letters).problems("no!")
+    with pytest.raises(ValueError, match="more than 64 patterns"):
+        JsonSchema({"properties": {str(number): dict(letters) for number in range(65)}})
