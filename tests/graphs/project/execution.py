@@ -122,13 +122,13 @@ def speak(state: Numbers, runtime: Runtime[Settings]) -> Numbers:
 
 async def look_up(about: str, store: Annotated[Any, InjectedStore()]) -> str:
     """Look up a fact."""
-    return str((await store.aget(("facts",), about)).value["is"])
+    return str((await store.aget(("cities",), about)).value["is"])
 
 
 async def furnish(state: Numbers, runtime: Runtime) -> Numbers:
     """Use what LangGraph gives to nodes and tools."""
     assert runtime.store is not None
-    await runtime.store.aput(("facts",), "city", {"is": "Bonn"})
+    await runtime.store.aput(("cities",), "city", {"is": "Bonn"})
     call = {"name": "look_up", "args": {"about": "city"}, "id": "call-1", "type": "tool_call"}
     found = await ToolNode([look_up]).ainvoke({"messages": [AIMessage("", tool_calls=[call])]})
     info: Any = runtime.server_info
