@@ -3,6 +3,7 @@
 import itertools
 import json
 import os
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import asyncpg
@@ -11,6 +12,7 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 
 from tests.journeys.conftest import Served
+from tests.waiting import eventually
 
 TURNS = int(os.environ.get("TURNS", "12"))
 """The target is for 1,000, which take some minutes."""
@@ -46,3 +48,39 @@ async def test_turns_whose_writes_are_stored_early_cost_the_same_however_long_th
     turns = [after - before for before, after in itertools.pairwise(sizes)]
     assert turns[-1] <= turns[4] + TURNS // 10 + 40
     assert sizes[-1] <= 5 * len(json.dumps(values)), f"{turns[-1]} bytes a turn"
+
+
+async def test_a_run_that_is_rolled_back_leaves_what_the_checkpoint_before_it_names(
+    client: LangGraphClient, hosted: Served
+) -> None:
+    """An answer's writes are stored with the checkpoint of the run that asked, in an item of their own if large."""
+    thread = (await client.threads.create())["thread_id"]
+    asked: Any = await client.runs.wait(thread, "dawdling", input={"numbers": []})
+    ids = {one["value"]: one["id"] for one in asked["__interrupt__"]}
+
+    def resume(how: str) -> Any:
+        return {"resume": {ids["text?"]: "x", ids["how?"]: how}}
+
+    connection = await asyncpg.connect(hosted.environment["DATABASE_URL"])
+    try:
+
+        async def items() -> int:
+            return int(await connection.fetchval(_VALUES, thread))
+
+        before = await items()
+        run = await client.runs.create(thread, "dawdling", command=resume("slowly"))
+        await eventually(lambda: _more(items, before))
+        await client.runs.cancel(thread, run["run_id"], wait=True, action="rollback")
+    finally:
+        await connection.close()
+    state = await client.threads.get_state(thread)
+    assert {one["id"] for one in state["interrupts"]} == set(ids.values())
+    values: Any = await client.runs.wait(thread, "dawdling", command=resume("quickly"))
+    assert sorted(values["done"], key=len) == ["dawdled", "x" * 20_000]
+
+
+_VALUES = "select count(*) from checkpoint_items where thread_id = $1 and number < 0"
+
+
+async def _more(items: Callable[[], Awaitable[int]], than: int) -> bool:
+    return await items() > than

@@ -163,3 +163,16 @@ def furnished(config: RunnableConfig, runtime: ServerRuntime[Any]) -> Any:
 
 
 contextual = StateGraph(Numbers, context_schema=Settings).add_node(speak).add_edge(START, "speak").compile()
+
+
+def ask(state: Numbers) -> Numbers:
+    return {"done": [interrupt("text?") * 20_000]}
+
+
+async def dawdle(state: Numbers) -> Numbers:
+    """Take long if the answer says so."""
+    await asyncio.sleep(60 if interrupt("how?") == "slowly" else 0)
+    return {"done": ["dawdled"]}
+
+
+dawdling = StateGraph(Numbers).add_node(ask).add_node(dawdle).add_edge(START, "ask").add_edge(START, "dawdle").compile()

@@ -104,13 +104,17 @@ with <deleted>, restored as (
   where x.tenant_id = g.tenant_id and x.thread_id = g.thread_id
     and x.number > case when x.number > 0 then coalesce((t.before->>'last_number')::bigint, 0)
       else <first_value> + coalesce((t.before->>'last_value_number')::bigint, t.last_value_number) end
+    and not exists (
+      select from checkpoints c, unnest(c.first_items, c.last_items) as n(first, last)
+      where c.tenant_id = t.tenant_id and c.thread_id = t.thread_id and c.checkpoint_id = (t.before->>'head')::uuid
+        and x.number between n.first and n.last)
 ), no_checkpoints as (
   delete from checkpoints x using deleted g
   where x.tenant_id = g.tenant_id and x.thread_id = g.thread_id and x.run_id = g.run_id
 )
 select queued from restored
 """
-"""All parts see the thread as it was."""
+"""All parts see the thread as it was. The run may have amended the checkpoint it went on from, whose items stay."""
 
 _DELETE_LIVE = """
 thread as (
