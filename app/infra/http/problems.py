@@ -164,7 +164,8 @@ def _shape_of(request: Request[Any, Any, Any]) -> ErrorShape | None:
         same = sum(1 for _ in itertools.takewhile(_is_same, zip(segments, asked, strict=False)))
         nearness = (same, len(segments) == len(asked) == same, len(segments))
         if same and nearness > found[0]:
-            handler = next(iter(getattr(route, "route_handlers", None) or [route.route_handler]))
+            handlers = getattr(route, "route_handlers", None) or [route.route_handler]
+            handler = max(handlers, key=lambda one: "POST" in getattr(one, "http_methods", ()))  # used most
             found = (nearness, handler.opt.get(ERROR_SHAPE))
     return found[1]
 
