@@ -63,20 +63,27 @@ def console(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         yield server.wait_until_ready()
 
 
-@pytest.fixture(scope="module")
-def browser(console: Served) -> Iterator[Browser]:
-    """An installed Chromium; CHROMIUM names another one.
+@contextlib.contextmanager
+def chromium() -> Iterator[Browser]:
+    """Run an installed Chromium; CHROMIUM names another one. Skips the test without any.
 
-    Playwright keeps an event loop in this thread, in which nothing else can run one: the server
-    starts before it and stops after it.
+    Playwright keeps an event loop in this thread, in which nothing else can run one: servers start before it and stop
+    after it.
     """
     program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
     if program is None:
-        pytest.skip("NO CHROMIUM HERE: install chromium, or name its program in CHROMIUM, to try the console")
+        pytest.skip("NO CHROMIUM HERE: install chromium, or name its program in CHROMIUM")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="module")
+def browser(console: Served) -> Iterator[Browser]:
+    """A Chromium that starts after the server."""
+    with chromium() as browser:
+        yield browser
 
 
 class Watched:

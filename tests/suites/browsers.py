@@ -1,32 +1,16 @@
 """A browser for suites that drive front ends."""
 
 import contextlib
-import os
-import shutil
 from collections.abc import Iterator
 
-import pytest
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, Page, expect
 
-from tests.console.conftest import ARGUMENTS, NAMES
+from tests.console.conftest import chromium
+
+__all__ = ["chromium", "opened"]
 
 TIMEOUT = 30_000
 """Milliseconds for what a page shows."""
-
-
-@contextlib.contextmanager
-def chromium() -> Iterator[Browser]:
-    """Run an installed Chromium; CHROMIUM names another one. Skips the test without any.
-
-    Playwright keeps an event loop in this thread: servers start before it and stop after it.
-    """
-    program = os.environ.get("CHROMIUM") or next(filter(None, map(shutil.which, NAMES)), None)
-    if program is None:
-        pytest.skip("NOT RUN: install chromium, or name its program in CHROMIUM")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=ARGUMENTS)
-        yield browser
-        browser.close()
 
 
 @contextlib.contextmanager
