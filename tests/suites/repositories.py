@@ -4,14 +4,17 @@ import os
 import shutil
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
 
-HOME = Path(sys.prefix) / ".suites"
-"""Where ``make suites`` installs what suites need, and this function their repositories."""
+from tests.long_form import FULL
 
-FETCH_SECONDS = 300
+HOME = Path(sys.prefix) / ".suites"
+"""Where ``make check`` installs what suites need, and this function their repositories."""
+
+FETCH_SECONDS = 300 if FULL else 30
 
 
 def checkout(name: str, source: str, commit: str) -> Path:
@@ -23,16 +26,41 @@ def checkout(name: str, source: str, commit: str) -> Path:
         return Path(given)
     folder = HOME / name / commit
     if not folder.is_dir():
-        folder.mkdir(parents=True)
-        for command in (
-            ["init", "-q"],
-            ["fetch", "-q", "--depth", "1", source, commit],
-            ["checkout", "-q", "FETCH_HEAD"],
-        ):
-            done = subprocess.run(
-                ["git", *command], cwd=folder, capture_output=True, text=True, check=False, timeout=FETCH_SECONDS
-            )
-            if done.returncode:
-                shutil.rmtree(folder)
-                pytest.skip(f"NOT RUN: {name} could not be fetched: {done.stderr[-300:]}")
+        HOME.mkdir(parents=True, exist_ok=True)
+        part = Path(tempfile.mkdtemp(prefix=f"{name}-", dir=HOME))
+        try:
+            for command in (
+                ["init", "-q"],
+                [
+                    "-c",
+                    "http.lowSpeedLimit=1000",
+                    "-c",
+                    "http.lowSpeedTime=10",
+                    "fetch",
+                    "-q",
+                    "--depth",
+                    "1",
+                    source,
+                    commit,
+                ],
+                ["checkout", "-q", "FETCH_HEAD"],
+            ):
+                _git(part, name, command)
+            folder.parent.mkdir(exist_ok=True)
+            part.rename(folder)  # in one step: other processes may fetch it as well
+        except OSError:
+            assert folder.is_dir()
+        finally:
+            shutil.rmtree(part, ignore_errors=True)
     return folder
+
+
+def _git(folder: Path, name: str, command: list[str]) -> None:
+    try:
+        done = subprocess.run(
+            ["git", *command], cwd=folder, capture_output=True, text=True, check=False, timeout=FETCH_SECONDS
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        pytest.skip(f"NOT RUN: {name} could not be fetched: {error}")
+    if done.returncode:
+        pytest.skip(f"NOT RUN: {name} could not be fetched: {done.stderr[-300:]}")

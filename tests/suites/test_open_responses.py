@@ -16,7 +16,6 @@ from tests.journeys.conftest import Served
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Replay, Stage
 from tests.llm.wires import Say, events
-from tests.long_form import FULL
 from tests.suites.npm import installed
 from tests.suites.repositories import checkout
 
@@ -26,8 +25,6 @@ PACKAGES = ("bun@1.4.4", "zod@3.25.76")
 SUITE_SECONDS = 300
 PASSED = 17
 ARGUMENTS = '{"location": "San Francisco, CA"}'
-
-pytestmark = pytest.mark.skipif(not FULL, reason="make suites runs it: it fetches the tests by git")
 
 
 class Provider(FakeProvider):
