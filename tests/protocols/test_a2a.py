@@ -53,7 +53,7 @@ def sent(http: httpx.Client, *args: Any, agent: str = "peer", **rest: Any) -> An
 
 def test_cards_of_agents_say_how_they_are_called_and_may_be_cached(peer: Served, http: httpx.Client) -> None:
     root = http.get("/.well-known/agent-card.json")
-    assert root.json() == http.get("/a2a/peer/.well-known/agent-card.json").json()
+    assert root.json() == http.get("/a2a/peer/.well-known/agent-card.json", headers={"A2A-Version": "1.0"}).json()
     card = root.json()
     assert card["name"] == "peer"
     assert [(one["protocolBinding"], one["protocolVersion"]) for one in card["supportedInterfaces"]] == [
@@ -64,7 +64,18 @@ def test_cards_of_agents_say_how_they_are_called_and_may_be_cached(peer: Served,
     kept = http.get("/.well-known/agent-card.json", headers={"if-none-match": root.headers["etag"]})
     assert (kept.status_code, kept.content) == (304, b"")
     old = http.get("/a2a/echo/.well-known/agent-card.json", headers={"A2A-Version": "0.3"}).json()
-    assert (old["protocolVersion"], old["url"]) == ("0.3.0", f"http://127.0.0.1:{peer.port}/a2a/echo")
+    at, name = f"http://127.0.0.1:{peer.port}", ".well-known/agent-card.json"
+    plain = httpx.get(f"{at}/a2a/echo/{name}").json()  # peers of version 0.3 send no version
+    assert httpx.get(f"{at}/{name}").json() == root.json()
+    extended = call(http, "agent/getAuthenticatedExtendedCard", {}, "echo")["result"]
+    for one in (old, plain, extended):
+        assert (one["protocolVersion"], one["url"]) == ("0.3.0", f"http://127.0.0.1:{peer.port}/a2a/echo")
+        assert (one["preferredTransport"], one["supportsAuthenticatedExtendedCard"]) == ("JSONRPC", True)
+    new = http.get("/a2a/echo/.well-known/agent-card.json", headers={"A2A-Version": "1.0"}).json()
+    assert [("url" in one, "supportedInterfaces" in one) for one in (old, extended, plain, new, root.json())] == [
+        (True, False), (True, False), (True, True), (False, True), (False, True),
+    ]  # fmt: skip
+    assert "url" not in call(http, "GetExtendedAgentCard", {}, "echo")["result"]
     assert http.get("/a2a/nothing/.well-known/agent-card.json").status_code == 404
     assert call(http, "GetExtendedAgentCard", {})["result"]["name"] == "peer"
     assistant = http.post("/api/v1/assistants", json={"graph_id": "echo", "name": "Polly"}).json()["assistant_id"]
@@ -355,6 +366,15 @@ def test_news_of_a_task_are_sent_signed_when_it_asks_and_when_it_has_ended(
     assert http.get(f"{path}/mine").json() == shown
     other = call(http, "CreateTaskPushNotificationConfig", {"task_id": task["id"], "url": url})["result"]
     assert http.get(path).json() == {"configs": [shown, other], "nextPageToken": ""}
+    name, here = "tasks/pushNotificationConfig", {"id": task["id"], "pushNotificationConfigId": "old"}
+    given = {"url": url, "id": "old", "authentication": {"schemes": ["Bearer"], "credentials": "secret"}}
+    made = call(http, f"{name}/set", {"taskId": task["id"], "pushNotificationConfig": given})["result"]
+    seen = {"url": url, "id": "old", "authentication": {"schemes": ["Bearer"]}}
+    assert made == {"taskId": task["id"], "pushNotificationConfig": seen}
+    assert call(http, f"{name}/get", here)["result"] == made
+    assert call(http, f"{name}/list", here)["result"][-1] == made
+    assert call(http, f"{name}/delete", here)["result"] is None
+    assert http.get(path).json()["configs"] == [shown, other]
     assert [http.delete(f"{path}/{other['id']}").status_code for _ in range(2)] == [200, 200]
     assert http.get(f"{path}/{other['id']}").status_code == 404
     sent(http, "tck-complete", "done", taskId=task["id"])

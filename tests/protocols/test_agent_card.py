@@ -18,15 +18,28 @@ CARD = "/a2a/echo/.well-known/agent-card.json"
 PUBLIC = "https://agents.example.com/all"
 
 
-async def card_of(service: Service, prefix: str = "") -> tuple[dict[str, Any], str]:
-    answer = await service.client.get(f"{prefix}{CARD}", headers={"A2A-Version": "1.0"})
+async def card_of(service: Service, prefix: str = "", **headers: str) -> tuple[dict[str, Any], str]:
+    answer = await service.client.get(f"{prefix}{CARD}", headers=headers)
     assert answer.status_code == 200, answer.text
     return answer.json(), answer.headers["etag"]
 
 
-def token_of(card: dict[str, Any]) -> str:
-    """Return the signature of a card as a compact token, whose payload is the card without its signatures."""
-    (signature,) = card["signatures"]
+OLD = {"url", "preferredTransport", "protocolVersion", "supportsAuthenticatedExtendedCard", "security"}
+"""Members of a card that version 1.0 does not have."""
+
+
+def known_to_1_0(card: dict[str, Any]) -> dict[str, Any]:
+    """Return a card as SDKs of version 1.0 keep it."""
+    schemes = {
+        name: {member: value for member, value in scheme.items() if member.endswith("SecurityScheme")}
+        for name, scheme in card["securitySchemes"].items()
+    }
+    return {name: one for name, one in card.items() if name not in OLD} | {"securitySchemes": schemes}
+
+
+def token_of(card: dict[str, Any], at: int = 0) -> str:
+    """Return a signature of a card as a compact token, whose payload is the card without its signatures."""
+    signature = card["signatures"][at]
     unsigned = {name: value for name, value in card.items() if name != "signatures"}
     payload = base64.urlsafe_b64encode(rfc8785.dumps(unsigned)).rstrip(b"=").decode()
     return f"{signature['protected']}.{payload}.{signature['signature']}"
@@ -48,7 +61,13 @@ async def test_a_card_is_signed_by_the_key_that_the_server_publishes(database_ur
         assert header["kid"] == ECKey.import_key(keys["keys"][0]).thumbprint()
         verified = jws.deserialize_compact(token_of(card), KeySet.import_key_set(keys), algorithms=["ES256"])
         assert json.loads(verified.payload)["name"] == "echo"
-        for changed in ({"name": "other"}, {"url": "https://elsewhere.example"}):
+        new = token_of(known_to_1_0(card), 1)
+        of_1_0, _ = await card_of(service, "/agents", **{"A2A-Version": "1.0"})
+        assert known_to_1_0(card) | {"signatures": of_1_0["signatures"]} == of_1_0
+        for token in (new, token_of(of_1_0)):
+            jws.deserialize_compact(token, KeySet.import_key_set(keys), algorithms=["ES256"])
+        changes: list[dict[str, Any]] = [{"name": "other"}, {"url": "https://elsewhere.example"}, {"skills": []}]
+        for changed in changes:
             with pytest.raises(BadSignatureError):
                 jws.deserialize_compact(token_of({**card, **changed}), KeySet.import_key_set(keys), ["ES256"])
         for known, status in ((tag, 304), (f'"x", {tag}', 304), ("*", 304), ('"x"', 200)):

@@ -68,3 +68,11 @@ def test_the_sdk_of_a2a(signing_peer: Served) -> None:
     results = checks_of(command, SECONDS)
     assert failed(results) == {}
     assert len(results) == 11
+
+
+def test_the_sdk_of_a2a_0_3(signing_peer: Served) -> None:
+    python = python_with("a2a-0.3", "a2a-sdk==0.3.26")
+    command = [str(python), "-m", "tests.suites.a2a_v03_client", f"http://127.0.0.1:{signing_peer.port}"]
+    results = checks_of(command, SECONDS)
+    assert failed(results) == {}
+    assert len(results) == 4

@@ -14,6 +14,10 @@ METHODS = {
     "tasks/cancel": "CancelTask",
     "tasks/resubscribe": "SubscribeToTask",
     "agent/getAuthenticatedExtendedCard": "GetExtendedAgentCard",
+    "tasks/pushNotificationConfig/set": "CreateTaskPushNotificationConfig",
+    "tasks/pushNotificationConfig/get": "GetTaskPushNotificationConfig",
+    "tasks/pushNotificationConfig/list": "ListTaskPushNotificationConfigs",
+    "tasks/pushNotificationConfig/delete": "DeleteTaskPushNotificationConfig",
 }
 """Methods of version 1.0 by their names in 0.3."""
 OLD_METHODS = {new: old for old, new in METHODS.items()}
@@ -24,9 +28,16 @@ TERMINAL = {"completed", "failed", "canceled", "rejected", "input-required", "au
 """States after which a stream ends."""
 
 
-def params_of(given: Any) -> Any:
-    """Return parameters in the form of version 1.0. Raises ``Invalid``."""
-    if not isinstance(given, dict) or "message" not in given:
+def params_of(method: str, given: Any) -> Any:
+    """Return parameters of a method of version 1.0 in the form of that version. Raises ``Invalid``."""
+    if not isinstance(given, dict):
+        return given
+    if method == "CreateTaskPushNotificationConfig":
+        return {**_push_config(given.get("pushNotificationConfig")), "taskId": given.get("taskId")}
+    if "PushNotificationConfig" in method:
+        which = given.get("pushNotificationConfigId")
+        return {"taskId": given.get("id"), **({} if which is None else {"id": which})}
+    if "message" not in given:
         return given
     made = {**given, "message": _message(given["message"])}
     configuration = given.get("configuration")
@@ -34,9 +45,31 @@ def params_of(given: Any) -> Any:
         blocking = configuration.get("blocking")
         new = {name: one for name, one in configuration.items() if name not in {"blocking", "pushNotificationConfig"}}
         if configuration.get("pushNotificationConfig") is not None:
-            new["taskPushNotificationConfig"] = configuration["pushNotificationConfig"]
+            new["taskPushNotificationConfig"] = _push_config(configuration["pushNotificationConfig"])
         made["configuration"] = {**new, "returnImmediately": blocking is False}
     return made
+
+
+def _push_config(given: Any) -> dict[str, Any]:
+    """Return a push configuration of version 1.0, which has one scheme. Raises ``Invalid``."""
+    if not isinstance(given, dict):
+        raise Invalid.at("pushNotificationConfig is an object with a url.", "/pushNotificationConfig")
+    authentication = given.get("authentication")
+    if not isinstance(authentication, dict):
+        return given
+    schemes = authentication.get("schemes")
+    made = {name: one for name, one in authentication.items() if name != "schemes"}
+    return {
+        **given,
+        "authentication": {**made, "scheme": schemes[0]} if isinstance(schemes, list) and schemes else made,
+    }
+
+
+def _old_push_config(config: dict[str, Any]) -> dict[str, Any]:
+    made = {name: one for name, one in config.items() if name != "taskId"}
+    if authentication := config.get("authentication"):
+        made["authentication"] = {"schemes": [authentication["scheme"]]}
+    return {"taskId": config["taskId"], "pushNotificationConfig": made}
 
 
 def _message(given: Any) -> Any:
@@ -106,7 +139,13 @@ def _status(given: Any) -> Any:
 def result_of(method: str, result: Any) -> Any:
     """Return a result, or an event of a stream, in the form of version 0.3."""
     if not isinstance(result, dict) or method == "GetExtendedAgentCard":
-        return result
+        return result  # a card is made in its version
+    if method == "ListTaskPushNotificationConfigs":
+        return [_old_push_config(one) for one in result["configs"]]
+    if method == "DeleteTaskPushNotificationConfig":
+        return None
+    if "PushNotificationConfig" in method:
+        return _old_push_config(result)
     if "task" in result:
         return old_task(result["task"])
     if "message" in result:

@@ -19,12 +19,12 @@ OLD_VERSION = "0.3"
 MAX_AGE = 300
 """Seconds for which clients and caches may keep a card."""
 
-SCHEMES = {
+SCHEMES: dict[str, dict[str, Any]] = {
     "bearer": {"httpAuthSecurityScheme": {"scheme": "Bearer"}},
     "apiKey": {"apiKeySecurityScheme": {"location": "header", "name": "X-Api-Key"}},
 }
-_OLD_SCHEMES = {
-    "bearer": {"type": "http", "scheme": "bearer"},
+_OLD_SCHEMES: dict[str, dict[str, Any]] = {
+    "bearer": {"type": "http", "scheme": "Bearer"},
     "apiKey": {"type": "apiKey", "in": "header", "name": "X-Api-Key"},
 }
 
@@ -101,15 +101,26 @@ class AgentCards:
             raise NotFound(f"No agent {name[:200]!r}: use one of {', '.join(self._agents.names())}.")
         return Described(name, name, agent.description)
 
-    def card(self, about: Described, base: str) -> tuple[bytes, str]:
-        """Return the card as JSON, and its ETag."""
+    def card(self, about: Described, base: str, version: str = "") -> tuple[bytes, str]:
+        """Return the card as JSON, and its ETag. Peers of both versions read the one without a ``version``.
+
+        That is signed twice: whole, and without the names of version 0.3, because SDKs of 1.0 verify what they know.
+        """
         card = self._unsigned(about, base)
-        payload = canonical(card)
+        signed = [canonical(card)]
+        if version == OLD_VERSION:
+            card = self._old_card(about, base)
+            signed = [canonical(card)]
+        elif version != VERSION:
+            card |= self._old_members(about, base)
+            if self._authenticated:
+                card["securitySchemes"] = {name: SCHEMES[name] | _OLD_SCHEMES[name] for name in SCHEMES}
+            signed.insert(0, canonical(card))
         if self.signer is not None:
-            protected, signature = self.signer.sign(payload, f"{base}/a2a/jwks.json")
-            card["signatures"] = [{"protected": protected, "signature": signature}]
+            signatures = [self.signer.sign(one, f"{base}/a2a/jwks.json") for one in signed]
+            card["signatures"] = [{"protected": protected, "signature": one} for protected, one in signatures]
         key_id = "" if self.signer is None else self.signer.key_id
-        tag = hashlib.sha256(payload + key_id.encode()).hexdigest()[:32]
+        tag = hashlib.sha256(signed[0] + key_id.encode()).hexdigest()[:32]
         return msgspec.json.encode(card), f'"{tag}"'
 
     def _unsigned(self, about: Described, base: str) -> dict[str, Any]:
@@ -133,17 +144,25 @@ class AgentCards:
             card["securityRequirements"] = [{"schemes": {name: {"list": [WRITE]}}} for name in SCHEMES]
         return card
 
-    def old_card(self, about: Described, base: str) -> dict[str, Any]:
-        """Return the card in the form of protocol version 0.3."""
-        card = self._unsigned(about, base)
+    def _old_card(self, about: Described, base: str) -> dict[str, Any]:
+        card = self._unsigned(about, base) | self._old_members(about, base)
         del card["supportedInterfaces"]
-        card["capabilities"] = {
-            "streaming": True, "pushNotifications": card["capabilities"]["pushNotifications"],
-        }  # fmt: skip
-        card |= {"url": f"{base}/a2a/{about.id}", "preferredTransport": "JSONRPC", "protocolVersion": "0.3.0"}
+        del card["capabilities"]["extendedAgentCard"]
         if card.pop("securityRequirements", None):
-            card |= {"securitySchemes": _OLD_SCHEMES, "security": [{name: []} for name in _OLD_SCHEMES]}
+            card["securitySchemes"] = _OLD_SCHEMES
         return card
+
+    def _old_members(self, about: Described, base: str) -> dict[str, Any]:
+        """Return what a card has in version 0.3 and not in 1.0."""
+        members: dict[str, Any] = {
+            "url": f"{base}/a2a/{about.id}",
+            "preferredTransport": "JSONRPC",
+            "protocolVersion": "0.3.0",
+            "supportsAuthenticatedExtendedCard": True,
+        }
+        if self._authenticated:
+            members["security"] = [{name: [WRITE]} for name in _OLD_SCHEMES]  # verifiers leave out what is empty
+        return members
 
 
 def _skill(about: Described) -> dict[str, Any]:

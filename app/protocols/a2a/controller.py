@@ -1,5 +1,6 @@
 """HTTP routes of A2A: agent cards, the JSON-RPC endpoint, and the HTTP+JSON binding."""
 
+from functools import partial
 from typing import Any, NamedTuple
 
 import msgspec
@@ -46,7 +47,7 @@ from app.protocols.a2a.bindings import (
     response,
     version_of,
 )
-from app.protocols.a2a.card import MAX_AGE, OLD_VERSION, AgentCards
+from app.protocols.a2a.card import MAX_AGE, OLD_VERSION, VERSION, AgentCards
 from app.protocols.a2a.errors import METHOD_NOT_FOUND, VersionNotSupported, http_shape, rpc_shape
 from app.protocols.gateway import Gateway, ProtocolGateway
 from app.security.access.structs import WRITE, AuditSink, Principal
@@ -106,12 +107,18 @@ class AgentCardController(Controller):
 
     @get("/.well-known/agent-card.json", summary="Show the card of the default agent")
     async def root_card(self, a2a: Parts, request: AnyRequest) -> Response[bytes]:
-        """The default agent is the first of the agents file, or the one that its ``default`` names."""
-        return _card(a2a.cards, a2a.cards.default, request)
+        """The default agent is the first of the agents file, or the one that its ``default`` names.
+
+        In version 1.0; in 0.3 for the header ``A2A-Version: 0.3``.
+        """
+        return _card(a2a.cards, a2a.cards.default, request, VERSION)
 
     @get("/a2a/{assistant:str}/.well-known/agent-card.json", summary="Show the card of an agent")
     async def card(self, assistant: FromPath[str], a2a: Parts, request: AnyRequest) -> Response[bytes]:
-        """Of an agent of the agents file; other assistants have an extended card alone."""
+        """Of an agent of the agents file; other assistants have an extended card alone.
+
+        With the members of both versions, unless the header ``A2A-Version`` names one: peers of 0.3 send none.
+        """
         return _card(a2a.cards, assistant, request)
 
     @get("/a2a/jwks.json", summary="Show the public key that signs the cards")
@@ -150,9 +157,9 @@ class A2AController(Controller):
         try:
             if version_of(request) == OLD_VERSION and not old:
                 method = ""
-            params: Any = v03.params_of(data.params) if old else data.params
+            params: Any = v03.params_of(method, data.params) if old else data.params
             if method == "GetExtendedAgentCard":
-                params = a2a.cards
+                params = partial(a2a.cards.card, version=OLD_VERSION if old else VERSION)
             if method in _WRITES:
                 check_scope(principal, a2a.audit, request.scope, WRITE)
             return await _call(binding, method, params, await _tasks(gateway, principal, assistant), request)
@@ -271,7 +278,7 @@ class A2AController(Controller):
         call: Call,
     ) -> OpenResponse:
         """Assistants have one too."""
-        return await call("GetExtendedAgentCard", a2a.cards)
+        return await call("GetExtendedAgentCard", partial(a2a.cards.card, version=VERSION))
 
 
 class UnknownMethod(Exception):
@@ -328,7 +335,7 @@ async def _call(binding: Binding, method: str, given: Any, tasks: AgentTasks, re
     elif method.endswith(("Config", "Configs")):
         result = await _push(method, params, tasks)
     else:
-        body, _ = given.card(await tasks.described(), address_of(request))
+        body, _ = given(await tasks.described(), address_of(request))
         result = msgspec.Raw(body)
     return response(binding, binding.result(result))
 
@@ -378,13 +385,10 @@ def _stream(binding: Binding, tasks: AgentTasks, chunks: Any) -> EventStream:
     return EventStream(tasks.gateway.streams, binding.events(chunks), holder=tasks.principal.holder)
 
 
-def _card(cards: AgentCards, assistant: str, request: AnyRequest) -> Response[bytes]:
-    about = cards.describe(assistant)
+def _card(cards: AgentCards, assistant: str, request: AnyRequest, version: str = "") -> Response[bytes]:
+    """Return a card in the version that the client names, else in ``version``."""
     headers = {"Cache-Control": f"public, max-age={MAX_AGE}", "Vary": "A2A-Version"}
-    if version_of(request) == OLD_VERSION:
-        old = msgspec.json.encode(cards.old_card(about, address_of(request)))
-        return Response(old, media_type="application/json", headers=headers)
-    body, headers["ETag"] = cards.card(about, address_of(request))
+    body, headers["ETag"] = cards.card(cards.describe(assistant), address_of(request), version_of(request) or version)
     known = request.headers.get("if-none-match", "")
     if headers["ETag"] in known or known == "*":
         return Response(b"", status_code=304, headers=headers)
