@@ -266,7 +266,12 @@ async def run_threads(driver: Driver, chaos: Chaos, threads: list[list[Program]]
         if number % PROGRESS == PROGRESS - 1:
             sys.stderr.write(f"{len(driver.records)} runs, {chaos.done.total()} faults\n")
 
-    results = await asyncio.gather(*map(one, range(len(threads))), return_exceptions=True)
+    conversations = asyncio.gather(*map(one, range(len(threads))), return_exceptions=True)
+    await asyncio.wait((conversations, trouble), return_when=asyncio.FIRST_COMPLETED)
+    if not conversations.done():
+        conversations.cancel()
+        raise RuntimeError("no more faults are injected") from trouble.exception()
+    results = await conversations
     chaos.stop()
     await trouble
     return [f"{type(error).__name__}: {error}" for error in results if error is not None]

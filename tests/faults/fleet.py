@@ -17,7 +17,7 @@ from tests.ports import free_port
 
 AGENTS = Path(__file__).parent / "agents" / "agents.toml"
 LEASE_SECONDS = 3
-STARTS_FAIL = re.compile(r"before it was ready|database cannot be reached|port \d+ is in use")
+STARTS_FAIL = re.compile(r"before it was ready|database cannot be reached|database connection broke|port \d+ is in use")
 """What a server prints that exits because it could not start."""
 
 
@@ -124,7 +124,7 @@ class Fleet:
     def start_exited(self) -> None:
         """Start servers again that have exited, as an orchestrator does.
 
-        A server exits whose first worker was killed, or found no database, before it was ready; or whose predecessor's
+        A server exits whose first worker was killed, or had no database, before it was ready; or whose predecessor's
         last worker still listens, since it has not noticed yet that its parent was killed. Any other is an error.
         """
         for index, server in enumerate(self.servers):

@@ -61,6 +61,7 @@ CONNECTION_ERRORS = (
 connection is known, that it is closed counts too.
 """
 
+CONNECTION_BROKE = "The database connection broke. Try again."
 DISK_FULL = "The database's disk is full: free space on it. Until then writes fail; reading works."
 
 
@@ -77,7 +78,7 @@ def unavailable(error: BaseException) -> Unavailable | None:
     if cause is error and isinstance(cause, CONNECTION_ERRORS):
         return Unavailable("The database is unreachable. Try again.", retry_after=2)
     if isinstance(cause, CONNECTION_ERRORS) or (isinstance(error, DBAPIError) and error.connection_invalidated):
-        return Unavailable("The database connection broke.", retry_after=2)
+        return Unavailable(CONNECTION_BROKE, retry_after=2)
     return None
 
 
@@ -124,7 +125,7 @@ async def _driver(engine: AsyncEngine, disk: DiskStatus) -> AsyncIterator[asyncp
                 raise
             except Exception as error:
                 if driver.is_closed() and not isinstance(error, AgentServiceError):
-                    raise Unavailable("The database connection broke.", retry_after=2) from error
+                    raise Unavailable(CONNECTION_BROKE, retry_after=2) from error
                 raise
             finally:
                 if driver.is_closed():

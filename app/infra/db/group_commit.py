@@ -24,7 +24,7 @@ from app.base.errors import AgentServiceError, Unavailable
 from app.base.single_flight import resolve_after
 from app.base.tasks import Heartbeat, Tasks
 from app.infra.db import sql
-from app.infra.db.engine import Database, unavailable
+from app.infra.db.engine import CONNECTION_BROKE, Database, unavailable
 
 Entry = TypeVar("Entry")
 Result = TypeVar("Result")
@@ -167,7 +167,7 @@ class GroupCommitter(Generic[Entry, Result]):
                 while not connection.is_closed():
                     await self._serve(connection)
                     beat()
-                raise Unavailable("The database connection broke.")
+                raise Unavailable(CONNECTION_BROKE)
             except BaseException:
                 connection.terminate()  # its state is unknown
                 raise
@@ -288,7 +288,7 @@ def _resolve(future: "asyncio.Future[Any]", result: Any) -> None:
 
 def _fail_all(group: Sequence[QueuedItem], error: BaseException) -> None:
     for item in group:
-        _fail(item.future, unavailable(error) or Unavailable("The database connection broke.", retry_after=2))
+        _fail(item.future, unavailable(error) or Unavailable(CONNECTION_BROKE, retry_after=2))
 
 
 def _fail(future: "asyncio.Future[Any]", error: BaseException) -> None:
