@@ -168,8 +168,10 @@ async def test_no_node_runs_again_behind_a_thousand_kills(
     processes: dict[str, int | None] = {}
     opened = worker.open
 
-    async def opening(attempts: RunAttempts, **message: Any) -> WorkerRun:
-        run = await opened(attempts, **message)
+    async def opening(
+        attempts: RunAttempts, thread: tuple[UUID, UUID], values: dict[str, Any], **message: Any
+    ) -> WorkerRun:
+        run = await opened(attempts, thread, values, **message)
         processes[message["run_id"]] = worker.pid
         return run
 

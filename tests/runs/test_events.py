@@ -64,7 +64,7 @@ async def test_frames_of_a_process_that_sends_no_events_are_read_from_the_log(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As during an upgrade, when the owner is of the version before."""
-    monkeypatch.setattr("app.engine.streams.feed.Feed.events_after", lambda *_: None)
+    monkeypatch.setattr("app.engine.streams.frame_transport.encode_events", lambda _: None)
     may = asyncio.Event()
 
     async def waiting(context: RunContext) -> RunOutcome:
