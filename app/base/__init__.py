@@ -9,6 +9,7 @@
 - ``validation_messages``: sentences about values of a wrong type
 - ``json_scan``, ``byte_sizes``, ``ids``, ``clock``: JSON validation, sizes, identifiers, time
 - ``json_schema``: schemas from outside, compiled without reading what they refer to elsewhere
+- ``schema_visits``: bounds on the cost of checking a value by such a schema
 - ``memory``, ``hide_modules``: memory of the process
 - ``code_loader``: user code by name
 - ``crash_points``: process deaths for tests

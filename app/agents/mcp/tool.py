@@ -26,6 +26,7 @@ from app.agents.tools.remote import (
     failed,
 )
 from app.base.json_schema import JsonSchema
+from app.base.schema_visits import CheckTooExpensive
 from app.providers.llm.port import ToolSpec
 
 if TYPE_CHECKING:
@@ -168,7 +169,11 @@ class McpTool(ServerTool):
             return result
         if "structuredContent" not in raw:
             return failed("The server's result lacks the structured content that its schema promises.")
-        for problem in self._output.problems(raw["structuredContent"]):
+        try:
+            problems = self._output.problems(raw["structuredContent"])
+        except CheckTooExpensive as error:
+            return failed(f"The server's result was not checked by its own schema: {error}.")
+        for problem in problems:
             return failed(f"The server's result does not match its own schema: {problem.message[:300]}")
         return result
 

@@ -5,6 +5,7 @@
 - ``approval``: human approval of tool calls before they run, and human review of calls that a crash left unresolved
 - ``call_questions``: one call: its identity across attempts, and the questions that it asks people
 - ``calls``: validate and run tool calls concurrently
+- ``checked_tool``: a tool with the schema of its arguments
 - ``client_tools``: tools that the caller of a run offers and runs itself
 - ``conversation``: the messages of a thread, and their tool calls
 - ``conversation_window``: keep long conversations within a token budget

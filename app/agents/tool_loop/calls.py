@@ -32,6 +32,7 @@ from app.agents.tool_loop.call_questions import (
     kept_in,
     unresolved_call,
 )
+from app.agents.tool_loop.checked_tool import CheckedTool
 from app.agents.tool_loop.client_tools import client_call_id, client_call_request, client_result, is_client_tool
 from app.agents.tool_loop.conversation import AnyToolCall, PendingCalls, calls_of
 from app.agents.tools.port import (
@@ -46,9 +47,8 @@ from app.agents.tools.port import (
 )
 from app.base.containment import location_of
 from app.base.crash_points import crash_point
-from app.base.errors import ReviewAborted, StartError, Unavailable
+from app.base.errors import ReviewAborted, Unavailable
 from app.base.ids import new_id
-from app.base.json_schema import JsonSchema
 from app.base.tasks import run_concurrently
 from app.domain.events import Custom
 from app.domain.messages import AIMessage, InvalidToolCall, ToolCall, ToolMessage
@@ -63,11 +63,6 @@ MAX_RESULT_BYTES = 4 * 1024 * 1024
 """Largest result in bytes of JSON, artifact and update included; a larger one is an error."""
 
 MAX_ERROR_LENGTH = 2000
-
-MAX_PROBLEMS = 10
-
-MAX_PROBLEM_LENGTH = 300
-
 
 _encode = msgspec.json.Encoder().encode
 _decode = msgspec.json.Decoder(ToolResult).decode
@@ -128,26 +123,6 @@ log = structlog.get_logger(__name__)
 
 CallCounter = Callable[[str, str], None]
 """Called with the tool and the outcome of every call."""
-
-
-class CheckedTool:
-    """A tool with its compiled schema. Raises ``StartError`` if the schema is invalid."""
-
-    def __init__(self, tool: Tool) -> None:
-        self.tool = tool
-        try:
-            self._schema = JsonSchema(tool.spec.parameters)
-        except ValueError as error:
-            raise StartError(f"tool {tool.spec.name!r}: its parameters are not a valid JSON Schema: {error}") from error
-
-    def problems(self, args: dict[str, Any]) -> str:
-        """Return the validation errors of ``args`` with JSON pointers, joined by semicolons; empty if valid."""
-        found = []
-        for error in self._schema.problems(args, MAX_PROBLEMS):
-            parts = (str(part).replace("~", "~0").replace("/", "~1") for part in error.path)
-            place = "".join(f"/{part}" for part in parts) or "the arguments"
-            found.append(f"{place}: {error.message[:MAX_PROBLEM_LENGTH]}")
-        return "; ".join(found)
 
 
 class CallResults(msgspec.Struct, kw_only=True):
@@ -320,8 +295,8 @@ class Toolbox:
             return self._failed("unknown", "unknown", self._missing(call.name))
         if isinstance(call, InvalidToolCall):
             return self._failed(call.name, "invalid", f"The call was not run: {call.error}.")
-        if words := found.problems(call.args):
-            return self._failed(call.name, "invalid", f"The call was not run, its arguments are wrong: {words}.")
+        if words := found.refusal(call.args):
+            return self._failed(call.name, "invalid", f"The call was not run, its arguments {words}.")
         if not self._approve.covers(call.name, found.tool.tool_class) or self._needs_review(
             found.tool, questions, call
         ):

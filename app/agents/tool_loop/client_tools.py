@@ -15,6 +15,7 @@ from app.agents.tool_loop.conversation import AnyToolCall
 from app.agents.tools.port import ToolResult
 from app.base.errors import Invalid, ModelProtocol
 from app.base.json_schema import JsonSchema
+from app.base.schema_visits import CheckTooExpensive
 from app.domain.messages import AIMessage, InvalidToolCall, text_of
 from app.providers.llm.port import ANY_TOOL, ToolSpec
 
@@ -109,7 +110,11 @@ def check_output(message: AIMessage, options: ModelOptions) -> None:
         answer = msgspec.json.decode(text_of(message.content))
     except msgspec.DecodeError as error:
         raise ModelProtocol("The model's answer is not JSON, which the request asks for.") from error
-    for problem in JsonSchema(options.output_schema.schema).problems(answer):
+    try:
+        problems = JsonSchema(options.output_schema.schema).problems(answer)
+    except CheckTooExpensive as error:
+        raise ModelProtocol(f"The model's answer was not checked by the schema of the request: {error}.") from error
+    for problem in problems:
         words = problem.message[:MAX_PROBLEM_LENGTH]
         raise ModelProtocol(f"The model's answer does not fit the schema of the request: {words}.")
 

@@ -15,6 +15,7 @@ from app.agents.port import Interrupt, QuestionKind, UnresolvedCall
 from app.base import json_scan
 from app.base.errors import AgentError, BadRequest, Forbidden, Invalid
 from app.base.json_schema import JsonSchema
+from app.base.schema_visits import CheckTooExpensive
 from app.engine.entries import ClaimedRun
 from app.engine.execution.sql import LOAD_RESUME_STATE
 from app.infra.db.engine import Database
@@ -45,8 +46,9 @@ class OpenQuestion(msgspec.Struct, frozen=True, kw_only=True):
     def check(self, answer: Any, actor: str, approves: bool, at: str) -> None:
         """Validate an ``answer`` given by ``actor``.
 
-        Raises ``Forbidden`` if ``actor`` may not give it, ``Invalid`` pointing to ``at`` if it does not fit the schema.
-        A schema that is not valid, too costly to check, or refers to other files or hosts, checks nothing.
+        Raises ``Forbidden`` if ``actor`` may not give it, ``Invalid`` pointing to ``at`` if it does not fit the schema
+        or would take too long to check. A schema that is not valid, costs too much, or refers to other files or hosts,
+        checks nothing.
         """
         if self.kind != "question":
             if not approves:
@@ -59,7 +61,12 @@ class OpenQuestion(msgspec.Struct, frozen=True, kw_only=True):
             schema = JsonSchema(self.expects)
         except ValueError:
             return
-        for problem in schema.problems(answer):
+        try:
+            problems = schema.problems(answer)
+        except CheckTooExpensive as error:
+            words = f"was not checked by the schema of question {self.id}: {error}"
+            raise Invalid(f"The answer {words}. The question stays open.", ((at, words),)) from error
+        for problem in problems:
             words = f"does not fit question {self.id}: {problem.message[:MAX_WORDS]}"
             raise Invalid(f"The answer {words}. The question stays open.", ((at, words),))
 
