@@ -83,10 +83,11 @@ def _checked(frame: bytes, decode: Callable[[bytes], Value]) -> Value:
 class ReceivedFrame:
     """A frame, and the bytes reserved for it until ``release``."""
 
-    __slots__ = ("_budget", "_holder", "_reserved", "data")
+    __slots__ = ("_budget", "_holder", "_reserved", "data", "expired")
 
     def __init__(self, data: bytes, budget: ByteBudget, holder: Hashable, reserved: int) -> None:
         self.data = data
+        self.expired = False
         self._budget = budget
         self._holder = holder
         self._reserved = reserved
@@ -97,6 +98,12 @@ class ReceivedFrame:
         reserved, self._reserved = self._reserved, 0
         if reserved:
             self._budget.release(self._holder, reserved)
+
+    def expire(self) -> None:
+        """Forget a large frame whose turn does not come: others need the room. Small ones hold none."""
+        if self._reserved:
+            self.expired = True
+            self.release()
 
 
 class FrameBudgets(NamedTuple):

@@ -230,6 +230,30 @@ async def test_large_frames_of_a_key_take_turns(server: Server, monkeypatch: pyt
             assert (await second.answer(0))["error"] == "unknown_command"
 
 
+async def test_a_large_frame_that_waits_behind_a_response_holds_its_room_for_a_while_only(
+    server: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(websockets, "MAX_FRAMES_EACH", MB)
+    monkeypatch.setattr(websockets, "MAX_WAIT_SECONDS", 2.0)
+    server = Server(server.service, with_websockets(server.service.services))
+    key = await server.key()
+    small, large = (
+        json.dumps({"type": "response.create", "model": "assistant", "input": "x" * n}) for n in (9, MB * 3 // 4)
+    )
+    async with opened(server, RESPONSES, x_api_key=key) as first, opened(server, RESPONSES, x_api_key=key) as second:
+        first.send(small)
+        await first.message(1)
+        first.reads.clear()  # its response does not end
+        first.send(large)
+        await eventually(first.frames.empty)
+        second.send(large)  # has its turn when the frame of the first has waited too long
+        assert (await second.answer(0))["type"] == "response.created"
+        first.reads.set()
+        await eventually(lambda: any("waited too long for its turn" in one.get("text", "") for one in first.sent))
+        first.send(small)
+        await eventually(lambda: sum('"response.created"' in one.get("text", "")[:60] for one in first.sent) == 2)
+
+
 async def test_a_large_frame_counts_until_its_response_begins(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(websockets, "MAX_FRAMES_EACH", MB)
     monkeypatch.setattr(websockets, "MAX_WAIT_SECONDS", 0.05)

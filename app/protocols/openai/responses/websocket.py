@@ -13,6 +13,7 @@ import msgspec
 
 from app.base.errors import AgentServiceError
 from app.base.offload import offload, rough_size
+from app.protocols import websockets
 from app.protocols.openai.errors import error_body
 from app.protocols.websockets import CLOSED, DATA, RESTARTS, Connection, ReceivedFrame, decoded
 
@@ -70,6 +71,7 @@ class ResponsesConnection(Connection):
         super().__init__(*args)
         self._base = self.path.removesuffix("/")
         self._waiting: asyncio.Queue[ReceivedFrame | None] = asyncio.Queue()
+        self._expiry: asyncio.TimerHandle | None = None
         self._kept: Kept | None = None
         self._kept_bytes = 0
 
@@ -86,6 +88,8 @@ class ResponsesConnection(Connection):
             async with asyncio.timeout(MAX_SECONDS):
                 while (frame := await self._waiting.get()) is not None and not self.ended.done():
                     self._waiting.task_done()
+                    if self._expiry is not None:
+                        self._expiry.cancel()
                     await self._answer(frame)
                     frame.release()
         except TimeoutError:
@@ -104,6 +108,7 @@ class ResponsesConnection(Connection):
                 if frame is None:
                     return
                 self._waiting.put_nowait(frame)
+                self._expiry = asyncio.get_running_loop().call_later(websockets.MAX_WAIT_SECONDS, frame.expire)
         except TimeoutError:
             self.end(CLOSED, "idle")
         finally:
@@ -111,6 +116,10 @@ class ResponsesConnection(Connection):
 
     async def _answer(self, frame: ReceivedFrame) -> None:
         """Answer one frame by the events of a response, or by an error."""
+        if frame.expired:
+            message = "The frame waited too long for its turn: send a large one once the response before it has ended."
+            await self.put(_error_of(503, _encode(error_body(503, message))))
+            return
         try:
             request = await self._request(frame)
         except _RefusedFrame as refused:
