@@ -23,7 +23,7 @@ COMPOSE ?= podman compose
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test quick check audit secrets-scan lint format format-check types contracts migrations bench soak faults abuse suites lock minilm docs docs-config docs-metrics docs-wires observability image up e2e clean
+.PHONY: help run test quick check audit secrets-scan lint format format-check types contracts migrations bench pictures soak faults abuse suites lock minilm docs docs-config docs-metrics docs-wires observability image up e2e clean
 
 help:  ## list these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -71,6 +71,9 @@ audit: $(READY) $(VENV)/.audit/.ready  ## vulnerabilities, licences and a bill o
 
 bench: $(READY)  ## the benchmark, into bench/results/ (ARGS="--quick")
 	$(PY) -m bench $(ARGS)
+
+pictures: $(READY)  ## the pictures of the console for the documentation
+	SHOTS=1 $(PY) -m pytest tests/console/test_pictures.py
 
 soak: $(READY)  ## mixed load with faults, then leaks: memory, descriptors, tasks, runs (ARGS="--minutes 30")
 	$(PY) -m bench.soak $(ARGS)

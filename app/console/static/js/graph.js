@@ -17,7 +17,7 @@ export function drawGraph({ nodes, edges }, lit = new Set()) {
   layers.forEach((layer, row) => layer.forEach((id, column) => place.set(id, {
     x: width / 2 + (column - (layer.length - 1) / 2) * (WIDE + GAP_X), y: 30 + row * (HIGH + GAP_Y), row,
   })));
-  const height = layers.length * (HIGH + GAP_Y) + 10;
+  const height = 60 + (layers.length - 1) * (HIGH + GAP_Y);
   const drawing = svg("svg", { viewBox: `0 0 ${width} ${height}`, width, height, class: "graph", role: "img", "aria-label": describe(names, edges) },
     svg("defs", {}, svg("marker", { id: "arrow", viewBox: "0 0 8 8", refX: 7, refY: 4, markerWidth: 8, markerHeight: 8, orient: "auto" },
       svg("path", { d: "M0 0 8 4 0 8z", class: "arrow" }))));

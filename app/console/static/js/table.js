@@ -27,7 +27,7 @@ export class Listing {
     this._rows = h("tbody");
     this._problem = problemPlace();
     this._more = button("More", () => this.more(), { hidden: true });
-    this._table = table(label, columns.map(([title, , side]) => [title, side]), this._rows);
+    this._table = table(label, columns.map(([title, , side]) => [title, side]), this._rows, columns.length > 6 ? "dense" : "");
     this._table.hidden = true;
     this._empty = h("div");
     this.element = h("div", null, this._problem, this._table, this._empty, h("div.buttons", null, this._more));

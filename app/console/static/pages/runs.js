@@ -33,7 +33,7 @@ class RunsPage {
     this._period = select("Created", PERIODS);
     this._metadata = h("input", { type: "text", class: "grow", "aria-label": "Metadata", placeholder: 'metadata: user=ada or {"n": 1}', spellcheck: "false" });
     for (const filter of [this._status, this._agent, this._period, this._metadata]) filter.addEventListener("change", () => this._restart());
-    this._table = table("Runs", columns(), this._rows, "runs");
+    this._table = table("Runs", columns(), this._rows, "dense");
     this._more = button("Older runs", () => this._try(() => this._older()), { hidden: true });
     this._compare = button("Compare two", () => this._openComparison(), { disabled: true, title: "Choose two runs" });
     this.element = h("div.page.full", null, pageHead("Runs", "The runs of all threads, newest first, live.", this._compare, sureButton("Stop all live runs", () => this._stopAll(), { kind: "danger" })),
