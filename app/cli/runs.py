@@ -24,9 +24,11 @@ FIELDS = [
     "ended_at",
     "error",
     "usage",
+    "metadata",
 ]
-LIVE = {"pending", "running"}
 COLOURS = {"success": GREEN, "error": RED, "timeout": RED, "interrupted": YELLOW}
+INNER = {"_ingest": "ingestion"}
+"""Agents that the server runs for itself, by their names in the metadata of runs."""
 WIDTHS = (8, 11, 16, 9, 7)
 """Columns of time, status, agent, duration and tokens; the ids of thread and run follow."""
 
@@ -112,7 +114,7 @@ class RunWatch:
         line = _line(
             f"{at:%H:%M:%S}",
             status,
-            self._name(one["assistant_id"]),
+            self._name(one),
             seconds,
             tokens,
             f"{one['thread_id']} {one['run_id']}",
@@ -122,11 +124,15 @@ class RunWatch:
             detail = f"{one['error'].get('error', '')}: {one['error'].get('message', '')}"
             print(styled(clipped(f"         {printable(detail)}"), RED), flush=True)
 
-    def _name(self, assistant_id: str) -> str:
+    def _name(self, one: dict[str, Any]) -> str:
+        """Return the agent's name. One that the server runs for itself is not listed: it ingests documents."""
+        assistant_id = one["assistant_id"]
         if assistant_id not in self._names:
-            for one in self._client.call("/assistants/search", {"limit": 1000, "select": ["assistant_id", "graph_id"]}):
-                self._names[one["assistant_id"]] = one["graph_id"]
-            self._names.setdefault(assistant_id, assistant_id[:8])
+            wanted = {"limit": 1000, "select": ["assistant_id", "graph_id"]}
+            for listed in self._client.call("/assistants/search", wanted):
+                self._names[listed["assistant_id"]] = listed["graph_id"]
+            inner = printable(str((one["metadata"] or {}).get("graph_id") or assistant_id[:8]))
+            self._names.setdefault(assistant_id, INNER.get(inner, inner))
         return self._names[assistant_id]
 
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
+import httpx
 import pytest
 
 from app.cli.main import main
@@ -17,6 +18,7 @@ from app.cli.terminal.conversation import RunPrinter, printable
 from app.cli.terminal.server_client import ServerEvent
 from tests.journeys.conftest import AGENTS, Served, serving
 from tests.ports import free_port
+from tests.waiting import until
 
 SUM = "What is 12*(3+4)?"
 
@@ -120,6 +122,11 @@ def test_runs_are_listed_with_their_agent_time_and_error(terminal: Terminal) -> 
     code, listed, _ = terminal("runs", "watch", "--once", "--agent", "assistant", "--status", "success")
     assert code == 0
     assert re.search(rf"success +assistant +[0-9.]+ s +[0-9]+ +{thread_in(out)} ", listed)
+
+    # what the server runs for itself is listed nowhere, and has a name
+    note = {"file": ("tea.md", b"Green tea", "text/markdown")}
+    httpx.post(f"{terminal.url}/api/v1/documents", files=note, timeout=30).raise_for_status()
+    until(lambda: re.search(r"success +ingestion ", terminal("runs", "watch", "--once")[1]))
 
 
 def test_text_cannot_steer_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:

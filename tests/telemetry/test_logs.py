@@ -3,6 +3,7 @@
 import io
 import json
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -42,6 +43,21 @@ def test_an_event_is_one_line_of_json_with_its_fields() -> None:
         "status": "success",
         "values": {"a": "<class 'object'>"},
     }
+
+
+def test_a_line_about_a_run_fits_the_terminal_of_who_works_on_an_agent() -> None:
+    out = io.StringIO()
+    set_up("INFO", "console", out, tracebacks=True)
+    request.set("r1")
+    ended = {"agent": "assistant", "status": "success", "seconds": 0.1, "tokens": 44}
+    structlog.get_logger("app").info("run_ended", **ended, run_id="r", thread_id="t")
+    structlog.get_logger("app").warning("tool_failed", tool="clock", run_id="r", raised=ValueError("late"))
+    first, second, *traceback = out.getvalue().splitlines()
+    line = "[info] run_ended agent=assistant status=success seconds=0.1 tokens=44 thread_id=t"
+    assert re.sub(" +", " ", first[9:]).replace(" ]", "]") == line
+    assert "request_id" not in second
+    assert "run_id=r" in second
+    assert traceback[-1] == "ValueError: late"
 
 
 def test_a_line_names_its_request_and_trace() -> None:

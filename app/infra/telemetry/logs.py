@@ -27,6 +27,7 @@ after its class, which is ours.
 EXPORTER = "opentelemetry"
 EXPORTER_SECONDS = 60.0
 """Minimum interval of equal messages of the exporter: an unreachable collector would repeat them."""
+EVENT_WIDTH = 30
 MAX_MUTED = 1000
 """Different messages of the exporter that are remembered."""
 
@@ -51,9 +52,10 @@ def set_up(
     """Send structlog events and standard library records to ``stream``, or to standard output without blocking.
 
     ``level`` is a standard level name. ``tracebacks``: of errors that agents and tools raised, too, which are logged as
-    ``raised``; their text may hold a prompt or a secret. Call it once, before anything logs. Returns the writer of
-    standard output: flush it at the end.
+    ``raised``; their text may hold a prompt or a secret. A console then gets short lines too.
+    Call it once, before anything logs. Returns the writer of standard output: flush it at the end.
     """
+    short = tracebacks and layout == "console"
     min_level = logging.getLevelNamesMapping()[level.upper()]
     lines = LineWriter(sys.__stdout__.fileno() if sys.__stdout__ is not None else 1, _report)
     out = stream or lines
@@ -61,10 +63,11 @@ def set_up(
         processors=[
             _add_request,
             structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True, key="time"),
+            structlog.processors.TimeStamper(fmt="%H:%M:%S" if short else "iso", utc=not short, key="time"),
             _hide_secrets,
             _show_raised if tracebacks else hide_raised,
-            *_rendering(layout),
+            *([_shorten] if short else []),
+            *_rendering(layout, short=short),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(min_level),
         logger_factory=lambda name="app": LogSink(out, name),
@@ -80,12 +83,16 @@ def _report(dropped: int) -> None:
     structlog.get_logger(__name__).warning("log_lines_dropped", lines=dropped)
 
 
-def _rendering(layout: str) -> list[Callable[..., Any]]:
+def _rendering(layout: str, *, short: bool) -> list[Callable[..., Any]]:
     if layout == "json":
         return [structlog.processors.format_exc_info, _to_json]
     return [
         structlog.dev.ConsoleRenderer(
-            colors=coloured(), exception_formatter=structlog.dev.plain_traceback, timestamp_key="time"
+            colors=coloured(),
+            exception_formatter=structlog.dev.plain_traceback,
+            timestamp_key="time",
+            sort_keys=not short,
+            pad_event_to=0 if short else EVENT_WIDTH,
         )
     ]
 
@@ -148,6 +155,16 @@ def _show_raised(_logger: LogSink, _method: str, fields: Fields) -> Fields:
     if (error := fields.pop("raised", None)) is not None:
         fields["exc_info"] = error
         fields.pop("at", None)
+    return fields
+
+
+def _shorten(_logger: LogSink, _method: str, fields: Fields) -> Fields:
+    """Leave one id in a line about a run, so that it fits a terminal, and the module out of lines that only inform."""
+    if "run_id" in fields:
+        for name in ("request_id", "trace_id", "span_id", *(["run_id"] if "thread_id" in fields else [])):
+            fields.pop(name, None)
+    if fields["level"] == "info":
+        del fields["logger"]
     return fields
 
 
