@@ -8,7 +8,7 @@ stores what it reports; the worker itself stores nothing.
 - ``loading``: import graphs, call their factories
 - ``describing``: schemas, drawing and nodes of a graph
 - ``runs``: one run of a graph
-- ``state``: values written to a thread's state from outside a run
+- ``state``: a thread's state outside of runs: values written to it, states of subgraphs
 - ``imports``: checkpoints that LangGraph's PostgreSQL checkpointer has stored
 - ``invocations``: which of a task's subgraphs is which, over its attempts
 - ``saver``: the checkpointer of a run

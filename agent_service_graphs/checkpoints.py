@@ -14,6 +14,7 @@ from langgraph.checkpoint.serde.types import _DeltaSnapshot as Snapshot
 
 from agent_service_graphs.documents import (
     CALL,
+    ENDED,
     HEAD,
     NAMESPACE,
     WRITES,
@@ -129,9 +130,8 @@ class Document:
             self._load_root(self.values)
         for name, stored in values.items():
             if name.startswith(NAMESPACE):
-                one = value_of(stored)
-                record = Record(self.codec.load(one["c"]), self.codec.load(one["m"]), one["p"], name[len(NAMESPACE) :])
-                self.subgraphs[record.namespace] = record
+                namespace = name[len(NAMESPACE) :]
+                self.subgraphs[namespace] = self._load_subgraph(namespace, stored)
         for stored in values.get(WRITES, ()):
             namespace, task, path, index, channel, value = value_of(stored)
             found = self.find(namespace, None)
@@ -152,6 +152,22 @@ class Document:
         self.branchings = head.get("branchings", int(metadata.get("source") == "fork"))
         self._shown = head.get("shown", [])
         self.used = head.get("used", []) if self.is_of_run else []
+
+    def _load_subgraph(self, namespace: str, stored: bytes) -> Record:
+        one = value_of(stored)
+        return Record(self.codec.load(one["c"]), self.codec.load(one["m"]), one["p"], namespace)
+
+    def _stored_subgraph(self, namespace: str) -> bytes:
+        record = self.subgraphs[namespace]
+        checkpoint = self.codec.dump(record.checkpoint, f"subgraph {namespace}")
+        metadata = self.codec.dump(dict(record.metadata), f"subgraph {namespace}")
+        return json_of({"c": checkpoint, "m": metadata, "p": record.parent})
+
+    def shown(self, namespace: str) -> Record | None:
+        """Return the checkpoint in ``namespace`` that clients see: also of a subgraph that has ended."""
+        if namespace not in self.subgraphs and (stored := self.values.get(ENDED + namespace)) is not None:
+            self.subgraphs[namespace] = self._load_subgraph(namespace, stored)
+        return self.find(namespace, None)
 
     def find(self, namespace: str, checkpoint_id: str | None) -> Record | None:
         """Return the newest checkpoint in ``namespace``, if it has that id or none is given."""
@@ -183,14 +199,21 @@ class Document:
             self._changes.update({name: ["v", json_of(value)] for name, value in shown.items()})
             self._shown = list(shown)
         self.forget_call_results()
-        for namespace in [one for one in self.subgraphs if ":" in one]:  # of tasks of the superstep that has ended
-            del self.subgraphs[namespace]
-            self._stale.discard(namespace)
-            self._changes[NAMESPACE + namespace] = None
+        self._end_subgraphs()
         self.root = record
         self.branchings += record.metadata.get("source") in BRANCHING
         self._stale.add("")
         self.dirty = True
+
+    def _end_subgraphs(self) -> None:
+        """Put the checkpoints of the subgraphs of tasks, whose superstep has ended, aside for clients."""
+        self._changes.update({name: None for name in self.values if name.startswith(ENDED)})
+        for namespace in [one for one in self.subgraphs if ":" in one]:
+            known = None if namespace in self._stale else self.values.get(NAMESPACE + namespace)
+            self._changes[ENDED + namespace] = ["v", known or self._stored_subgraph(namespace)]
+            self._changes[NAMESPACE + namespace] = None
+            self._stale.discard(namespace)
+            del self.subgraphs[namespace]
 
     def _complete(self, record: Record, before: Record | None) -> None:
         """Give ``record`` the values that it shares with the one ``before``.
@@ -253,11 +276,7 @@ class Document:
         changes, self._changes = self._changes, {}
         self.dirty = False
         for namespace in self._stale - {""}:
-            record = self.subgraphs[namespace]
-            checkpoint = self.codec.dump(record.checkpoint, f"subgraph {namespace}")
-            metadata = self.codec.dump(dict(record.metadata), f"subgraph {namespace}")
-            stored = {"c": checkpoint, "m": metadata, "p": record.parent}
-            changes[NAMESPACE + namespace] = ["v", json_of(stored)]
+            changes[NAMESPACE + namespace] = ["v", self._stored_subgraph(namespace)]
         self._stale.clear()
         if self.root is not None:
             changes[HEAD] = ["v", json_of(self._head(self.root))]

@@ -30,6 +30,9 @@ CHANNEL = "__graph:channel:"
 EXACT = "__graph:exact:"
 NAMESPACE = "__graph:ns:"
 """Prefixes of hidden values: a private channel, the exact form of a public one, a subgraph's checkpoint."""
+ENDED = "__graph:ended:"
+"""Prefix of hidden values: the last checkpoint of a subgraph in the superstep that led to this checkpoint. No run reads
+it; clients do."""
 
 IDS = frozenset({"thread_id", "run_id", "assistant_id", "graph_id", "checkpoint_ns", "checkpoint_id"})
 """Metadata of a checkpoint that its run has as ids, not stored with each."""

@@ -20,7 +20,7 @@ from agent_service_graphs.imports import ImportedThread
 from agent_service_graphs.loading import BrokenGraph, GraphSource, keep_whole_values
 from agent_service_graphs.runs import GraphRun, failure, server_runtime
 from agent_service_graphs.stalls import POLL_SECONDS, StallWatch
-from agent_service_graphs.state import write_state
+from agent_service_graphs.state import read_states, write_state
 from agent_service_graphs.stored_values import StoredValues
 from agent_service_graphs.tool_classes import route_tool_calls
 from agent_service_graphs.wire import Connection
@@ -65,6 +65,8 @@ class Worker:
             self._spawn(self._answer(message, self._draw(message)))
         elif op == "write":
             self._spawn(self._answer(message, self._write(message)))
+        elif op == "states":
+            self._spawn(self._answer(message, self._states(message)))
         elif op == "import":
             self._spawn(self._answer(message, self._import(message)))
         elif op == "forget":
@@ -133,6 +135,9 @@ class Worker:
 
     async def _write(self, message: dict[str, Any]) -> dict[str, Any]:
         return await write_state(self._source(message), message)
+
+    async def _states(self, message: dict[str, Any]) -> dict[str, Any]:
+        return {"states": await read_states(self._source(message), message)}
 
     async def _import(self, message: dict[str, Any]) -> dict[str, Any]:
         """Take the next checkpoint of the import ``key``, or compare it with the engine's; without one, forget it."""

@@ -63,6 +63,14 @@ class User(dict[str, Any]):
         return str(self.get("display_name") or self.get("identity") or "")
 
 
+def user_of(configurable: dict[str, Any]) -> User | None:
+    """Return the user that ``configurable`` names: whom auth handlers returned, else the one of the key or token."""
+    if (known := configurable.get("langgraph_auth_user")) is not None:
+        return User(known)
+    identity = configurable.get("langgraph_auth_user_id")
+    return User({"identity": identity, "permissions": []}) if identity else None
+
+
 def server_runtime(access: Any, user: User | None, store: Any, context: Any = None) -> Any:
     """Return the ``ServerRuntime`` that a graph's factory gets."""
     from langgraph_sdk import runtime as sdk
@@ -141,8 +149,7 @@ class GraphRun:
 
     async def _run(self) -> dict[str, Any]:
         asked = self._asked
-        user = asked["configurable"].get("langgraph_auth_user")
-        user = None if user is None else User(user)
+        user = user_of(asked["configurable"])
         store = EngineStore(self._connection, self._number)
         context = asked["context"] or None
         config = self._config(user)

@@ -281,11 +281,15 @@ class StateWriting(Protocol):
     """An agent that merges values written to its state itself, and knows which nodes follow."""
 
     async def write_state(
-        self, state: State, thread_id: UUID, updates: Sequence[tuple[str | None, Any]]
+        self,
+        state: State,
+        thread_id: UUID,
+        updates: Sequence[tuple[str | None, Any]],
+        configurable: dict[str, Any],
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Write ``updates`` (node or None, and values) as one step; return the state's update and the nodes after it.
 
-        Raises ``BadRequest`` for updates that the agent does not accept.
+        ``configurable`` names the caller. Raises ``BadRequest`` for updates that the agent does not accept.
         """
         ...
 
@@ -309,6 +313,47 @@ class WithSubgraphs(Protocol):
 
     def subgraphs(self) -> dict[str, Any]:
         """Return the JSON Schemas of the subgraphs, by namespace."""
+        ...
+
+
+class StateQuestion(msgspec.Struct, frozen=True, kw_only=True):
+    """Which state an agent shows: of the thread, in a subgraph's ``namespace`` (empty: of the graph itself).
+
+    ``checkpoint_id``: LangGraph's of the one to write to, if it must be the newest.
+    ``recorded``: as it was when its step began, not as it is now. ``subgraphs``: with those of the subgraphs of its
+    tasks. ``configurable``: names the caller.
+    """
+
+    thread_id: UUID
+    namespace: str = ""
+    checkpoint_id: str | None = None
+    recorded: bool = False
+    subgraphs: bool = False
+    configurable: dict[str, Any] = {}
+
+
+@runtime_checkable
+class NestedStates(Protocol):
+    """An agent whose subgraphs have states of their own."""
+
+    def nested(self, state: State) -> dict[str, bytes]:
+        """Return what ``state`` holds of subgraphs, by namespace: equal bytes are the same checkpoint."""
+        ...
+
+    async def read_states(self, states: Sequence[State], asked: StateQuestion) -> list[bytes]:
+        """Return the states (JSON of ``ThreadState``) that ``states`` hold in the namespace.
+
+        Raises ``NotFound`` if the graph cannot read them, ``Unavailable``.
+        """
+        ...
+
+    async def write_nested(
+        self, state: State, at: StateQuestion, updates: Sequence[tuple[str | None, Any]]
+    ) -> tuple[dict[str, Any], str]:
+        """Write ``updates`` in a namespace; return the update of the state's hidden values, and the checkpoint's id.
+
+        Raises as ``StateWriting.write_state``.
+        """
         ...
 
 

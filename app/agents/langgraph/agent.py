@@ -9,11 +9,11 @@ import msgspec
 from app.agents.langgraph.quarantine import RunAttempts
 from app.agents.langgraph.session import COMMAND, INPUT, GraphSession, update_of, values_of
 from app.agents.langgraph.store import GraphStore
-from app.agents.langgraph.wire import GraphDescription
+from app.agents.langgraph.wire import ENDED, NAMESPACE, GraphDescription
 from app.agents.langgraph.worker import GraphRefused, GraphWorker, WorkerEnded
-from app.agents.port import START_NODE, RunContext, RunOutcome, ToolDescription
+from app.agents.port import START_NODE, RunContext, RunOutcome, StateQuestion, ToolDescription
 from app.agents.tool_loop.calls import Toolbox
-from app.base.errors import AgentError, BadRequest, Unavailable
+from app.base.errors import AgentError, BadRequest, NotFound, Unavailable
 from app.domain.state import State
 
 encode = msgspec.json.Encoder().encode
@@ -112,26 +112,83 @@ class GraphAgent:
         return await self._worker.request("draw", graph_id=self.name, xray=xray)
 
     async def write_state(
-        self, state: State, thread_id: UUID, updates: Sequence[tuple[str | None, Any]]
+        self,
+        state: State,
+        thread_id: UUID,
+        updates: Sequence[tuple[str | None, Any]],
+        configurable: dict[str, Any],
     ) -> tuple[dict[str, Any], tuple[str, ...]]:
         """Write ``updates`` as one superstep; return the update of the state, and the nodes that follow.
 
+        ``configurable`` names the caller.
+
         Raises ``BadRequest`` for what LangGraph refuses, ``Unavailable``.
         """
+        written = await self._write(state, StateQuestion(thread_id=thread_id, configurable=configurable), updates)
+        return update_of(written["changes"]), tuple(dict.fromkeys(written["next"]))
+
+    async def write_nested(
+        self, state: State, at: StateQuestion, updates: Sequence[tuple[str | None, Any]]
+    ) -> tuple[dict[str, Any], str]:
+        """Write ``updates`` in a subgraph's namespace; return the update of the state, and LangGraph's checkpoint id.
+
+        Raises as ``write_state``.
+        """
+        if f"{NAMESPACE}{at.namespace}" not in state.channels:
+            raise BadRequest(
+                f"The subgraph {at.namespace[:100]!r} is not running at this checkpoint, so its state is not written: "
+                "write that of the thread, or continue from a checkpoint at which the subgraph waits."
+            )
+        written = await self._write(state, at, updates)
+        return update_of(written["changes"]), str(written["checkpoint_id"])
+
+    async def _write(
+        self, state: State, at: StateQuestion, updates: Sequence[tuple[str | None, Any]]
+    ) -> dict[str, Any]:
         self._check()
         try:
-            written = await self._worker.request(
+            return await self._worker.request(
                 "write",
                 graph_id=self.name,
-                thread_id=str(thread_id),
+                thread_id=str(at.thread_id),
                 values=values_of(state),
-                configurable={},
+                namespace=at.namespace,
+                checkpoint_id=at.checkpoint_id,
+                configurable=at.configurable,
                 updates=[(node, None if values is None else encode(values)) for node, values in updates],
             )
         except GraphRefused as error:
             name, message = error.args
             raise BadRequest(f"The graph does not accept this update: {name}: {message}") from error
-        return update_of(written["changes"]), tuple(dict.fromkeys(written["next"]))
+
+    def nested(self, state: State) -> dict[str, bytes]:
+        """Return the stored checkpoints of subgraphs in ``state``, by namespace."""
+        return {
+            name.removeprefix(prefix): channel.json()
+            for prefix in (ENDED, NAMESPACE)
+            for name, channel in state.channels.items()
+            if name.startswith(prefix)
+        }
+
+    async def read_states(self, states: Sequence[State], asked: StateQuestion) -> list[bytes]:
+        """Return the states that ``states`` hold in a namespace. Raises ``NotFound``, ``Unavailable``."""
+        self._check()
+        try:
+            found = await self._worker.request(
+                "states",
+                graph_id=self.name,
+                thread_id=str(asked.thread_id),
+                stored=[values_of(state) for state in states],
+                namespace=asked.namespace,
+                recorded=asked.recorded,
+                subgraphs=asked.subgraphs,
+                configurable=asked.configurable,
+            )
+        except GraphRefused as error:
+            name, message = error.args
+            raise NotFound(f"The graph does not show the state of {asked.namespace!r}: {name}: {message}") from error
+        states_found: list[bytes] = found["states"]
+        return states_found
 
     def subgraphs(self) -> dict[str, Any]:
         """Return the JSON Schemas of the subgraphs, by namespace."""

@@ -16,6 +16,10 @@ from app.domain.state import State
 HEAD = "__graph"
 """The hidden value that holds the checkpoint of a graph without its channels (``agent_service_graphs.documents``)."""
 
+NAMESPACE, ENDED = f"{HEAD}:ns:", f"{HEAD}:ended:"
+"""Prefixes of hidden values: the newest checkpoint of a subgraph in the superstep that follows a graph's checkpoint,
+and the last one in the superstep before it."""
+
 LENGTH = struct.Struct("<I")
 MAX_FRAME_BYTES = 128 * 1024 * 1024
 """The worker's frames hold messages of at most 64 MiB, and no further one from 1 MiB."""

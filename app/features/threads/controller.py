@@ -25,6 +25,7 @@ from app.features.threads.structs import (
     ThreadSearch,
     ThreadState,
 )
+from app.features.threads.subgraphs import place_of
 from app.infra.http.query_params import NEXT_PAGE, AnyRequest, Limit, choices, page_headers, project
 from app.security.limits.storage_quota import StorageQuota
 
@@ -96,9 +97,11 @@ class ThreadsController(Controller):
         await threads.delete(principal, thread_id)
 
     @get("/{thread_id:str}/state", opt=READS, summary="A thread's latest state")
-    async def state(self, thread_id: Id, principal: CurrentPrincipal, threads: Service) -> Response[ThreadState]:
-        """Return the latest values and the nodes that would run next."""
-        return await _encoded(await threads.state(principal, thread_id))
+    async def state(
+        self, thread_id: Id, principal: CurrentPrincipal, threads: Service, subgraphs: FromQuery[bool] = False
+    ) -> Response[ThreadState]:
+        """Return the latest values and the nodes that would run next; ``subgraphs``: with the tasks' own states."""
+        return await _encoded(await threads.state(principal, thread_id, subgraphs=subgraphs))
 
     @post("/{thread_id:str}/state", status_code=200, summary="Write a thread's state")
     async def update_state(
@@ -120,19 +123,27 @@ class ThreadsController(Controller):
 
     @get("/{thread_id:str}/state/{checkpoint_id:str}", opt=READS, summary="A thread's state at a checkpoint")
     async def state_at(
-        self, thread_id: Id, checkpoint_id: Id, principal: CurrentPrincipal, threads: Service
+        self,
+        thread_id: Id,
+        checkpoint_id: Id,
+        principal: CurrentPrincipal,
+        threads: Service,
+        subgraphs: FromQuery[bool] = False,
     ) -> Response[ThreadState]:
-        """Return the values and next nodes at a checkpoint."""
-        return await _encoded(await threads.state_at(principal, thread_id, str(checkpoint_id)))
+        """Return the values and next nodes at a checkpoint; ``subgraphs``: with the tasks' own states."""
+        return await _encoded(await threads.state_at(principal, thread_id, str(checkpoint_id), subgraphs=subgraphs))
 
     @post("/{thread_id:str}/state/checkpoint", status_code=200, opt=READS, summary="A thread's state at a checkpoint")
     async def state_at_checkpoint(
         self, thread_id: Id, data: JSONBody[CheckpointQuery], principal: CurrentPrincipal, threads: Service
     ) -> Response[ThreadState]:
-        """Return the state at a checkpoint reference; without a checkpoint id, the latest state."""
+        """Return the state at a checkpoint reference, of a subgraph too; without a checkpoint id, the latest state."""
+        wants = data.subgraphs
+        if (place := place_of(data.checkpoint)) is not None:
+            return await _encoded(await threads.subgraphs.at(principal, thread_id, place, subgraphs=wants))
         if not has_checkpoint_id(data.checkpoint):
-            return await _encoded(await threads.state(principal, thread_id))
-        return await _encoded(await threads.state_at(principal, thread_id, data.checkpoint))
+            return await _encoded(await threads.state(principal, thread_id, subgraphs=wants))
+        return await _encoded(await threads.state_at(principal, thread_id, data.checkpoint, subgraphs=wants))
 
     @get("/{thread_id:str}/history", opt=READS, summary="A thread's states")
     async def history(

@@ -139,7 +139,7 @@ async def count(session: Reader, tenant_id: UUID, wanted: ThreadSearch) -> int:
 
 _STATE = f"""
 select t.error, t.interrupts, t.head is not distinct from c.checkpoint_id as latest, t.last_number, t.created_at,
-  r.metadata as run_metadata, {COLUMNS}
+  t.thread_id as of_thread, t.metadata as thread_metadata, r.metadata as run_metadata, {COLUMNS}
 from threads t
 """
 _RUN = " left join runs r on r.tenant_id = c.tenant_id and r.run_id = c.run_id "

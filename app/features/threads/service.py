@@ -33,6 +33,7 @@ from app.features.threads.structs import (
     ThreadState,
     lifetime,
 )
+from app.features.threads.subgraphs import SubgraphStates, place_of
 from app.features.threads.views import (
     Path,
     StateMatcher,
@@ -91,6 +92,7 @@ class ThreadService:
         self._database = database
         self._on_deleted = on_deleted
         self._states = StateWriter(agents, state_bytes)
+        self.subgraphs = SubgraphStates(database, agents)
         self._creations: GroupCommitter[NewThread, datetime | None] = GroupCommitter(
             "threads",
             database,
@@ -118,7 +120,7 @@ class ThreadService:
         body = msgspec.structs.replace(body, thread_id=thread_id, metadata=metadata)
         if key is None and not body.supersteps and body.ttl is None:
             return await self._create(principal.tenant_id, body, owned)
-        history = await self._states.history(metadata or {}, body.supersteps) if body.supersteps else []
+        history = await self._states.history(principal, metadata or {}, body.supersteps) if body.supersteps else []
         async with self._database.writing(principal.tenant_id) as session:
 
             async def make() -> Thread:
@@ -207,7 +209,7 @@ class ThreadService:
         """Write the state as a node of the thread's agent, once per ``key``. Raises as ``StateWriter.apply``."""
         owned = await principal.permit("threads", "update", thread_id=thread_id)
         async with self._database.writing(principal.tenant_id, owned) as session:
-            make = functools.partial(self._states.apply, session, principal.tenant_id, thread_id, body)
+            make = functools.partial(self._states.apply, session, principal, thread_id, body)
             return await once(session, principal.tenant_id, key, make)
 
     async def copy(self, principal: Principal, thread_id: UUID, key: IdempotencyKey | None) -> Thread | msgspec.Raw:
@@ -299,17 +301,25 @@ class ThreadService:
             at += rows[-1].place if rows else len(batch)
         return found
 
-    async def state(self, principal: Principal, thread_id: UUID) -> ThreadState:
-        """Return a thread's latest state. Raises ``NotFound``."""
+    async def state(self, principal: Principal, thread_id: UUID, *, subgraphs: bool = False) -> ThreadState:
+        """Return a thread's latest state; ``subgraphs``: with those of its tasks' subgraphs. Raises ``NotFound``."""
         owned = await principal.permit("threads", "read", thread_id=thread_id)
         async with self._database.reading(principal.tenant_id, owned) as session:
             row = await queries.latest_state(session, principal.tenant_id, thread_id)
         if row is None:
             raise _unknown(thread_id)
-        return await offload(size_of(row), state_of, thread_id, row)
+        found = await offload(size_of(row), state_of, thread_id, row)
+        if subgraphs and row.checkpoint_id is not None:
+            await self.subgraphs.add_tasks(principal, found, row, recorded=False)
+        return found
 
-    async def state_at(self, principal: Principal, thread_id: UUID, checkpoint: Any) -> ThreadState:
-        """Return the state at a checkpoint, given by id or reference. Raises ``NotFound``, ``Invalid``."""
+    async def state_at(
+        self, principal: Principal, thread_id: UUID, checkpoint: Any, *, subgraphs: bool = False
+    ) -> ThreadState:
+        """Return the state at a checkpoint, given by id or reference, as ``state`` does.
+
+        Raises ``NotFound``, ``Invalid``.
+        """
         checkpoint_id = checkpoint_id_of(checkpoint)
         owned = await principal.permit("threads", "read", thread_id=thread_id)
         if checkpoint_id == origin_id(thread_id):
@@ -324,7 +334,10 @@ class ThreadService:
             raise _unknown(thread_id)
         if row.checkpoint_id is None:
             raise NotFound(f"Checkpoint {checkpoint_id} not found in thread {thread_id}")
-        return await offload(size_of(row), state_of, thread_id, row)
+        found = await offload(size_of(row), state_of, thread_id, row)
+        if subgraphs:
+            await self.subgraphs.add_tasks(principal, found, row, recorded=True)
+        return found
 
     async def history(
         self, principal: Principal, thread_id: UUID, wanted: HistoryQuery
@@ -334,6 +347,8 @@ class ThreadService:
         Raises ``NotFound``, ``Invalid``.
         """
         check_page(wanted.limit)
+        if (place := place_of(wanted.checkpoint)) is not None:
+            return await self.subgraphs.history(principal, thread_id, place, wanted), None
         owned = await principal.permit("threads", "read", thread_id=thread_id)
         async with self._database.reading(principal.tenant_id, owned) as session:
             span = queries.HistoryRange(

@@ -8,18 +8,20 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Row
 
-from app.agents.port import END_NODE, START_NODE, Agent, Agents, StateWriting
+from app.agents.port import END_NODE, START_NODE, Agent, Agents, NestedStates, StateQuestion, StateWriting
 from app.base.errors import BadRequest, Conflict, Invalid, NotFound, TooLarge
 from app.base.ids import new_id, origin_id
 from app.base.offload import body_bytes, offload
 from app.domain.state import State
 from app.engine.checkpoints.codec import pack
-from app.engine.checkpoints.entry import FIRST_STEP, CheckpointEntry
+from app.engine.checkpoints.entry import FIRST_STEP, AmendedCheckpoint, CheckpointEntry
 from app.engine.checkpoints.snapshot import read, size_of
 from app.features.threads import queries
 from app.features.threads.queries import NewCheckpoint
 from app.features.threads.structs import CheckpointRef, NodeUpdate, StateUpdate, StateUpdated, Superstep
+from app.features.threads.subgraphs import Place, place_of
 from app.infra.db.session import Writer
+from app.security.access.structs import Principal
 
 INPUT_NODE = "__input__"
 """The name of the input node in state updates of LangGraph clients; same as ``__start__``."""
@@ -40,6 +42,7 @@ class BaseState(msgspec.Struct, kw_only=True):
     next: tuple[str, ...] = ()
     node: str | None = None
     thread_id: UUID = UUID(int=0)
+    configurable: dict[str, Any] = {}
 
 
 class StateWriter:
@@ -50,23 +53,16 @@ class StateWriter:
         self._agents = agents
         self._state_bytes = state_bytes
 
-    async def apply(self, session: Writer, tenant_id: UUID, thread_id: UUID, body: StateUpdate) -> StateUpdated:
-        """Apply ``body`` and return the new checkpoint. Raises as ``update``."""
-        reference = body.checkpoint_id or (body.checkpoint or {}).get("checkpoint_id")
-        at = None if reference is None else checkpoint_id_of(reference)
-        update = NodeUpdate(values=body.values, as_node=body.as_node)
-        checkpoint_id = await self.update(session, tenant_id, thread_id, [update], at)
-        ref = CheckpointRef(checkpoint_id=checkpoint_id, thread_id=thread_id)
-        return StateUpdated(checkpoint=ref, configurable=ref, checkpoint_id=checkpoint_id)
-
-    async def update(
-        self, session: Writer, tenant_id: UUID, thread_id: UUID, updates: Sequence[NodeUpdate], at: UUID | None
-    ) -> UUID:
-        """Write one checkpoint with ``updates`` on the state at ``at`` (None: the newest); return its id.
+    async def apply(self, session: Writer, principal: Principal, thread_id: UUID, body: StateUpdate) -> StateUpdated:
+        """Apply ``body`` and return the new checkpoint.
 
         Raises ``NotFound``, ``Conflict`` if a run is live or queued, ``BadRequest`` for a thread without an agent or an
         unknown node, ``Invalid`` for values that the agent does not accept, ``TooLarge``.
         """
+        tenant_id, place = principal.tenant_id, place_of(body.checkpoint)
+        update = NodeUpdate(values=body.values, as_node=body.as_node)
+        reference = body.checkpoint_id or (body.checkpoint or {}).get("checkpoint_id")
+        at = None if reference is None or place is not None else checkpoint_id_of(reference)
         thread = await queries.lock(session, tenant_id, thread_id)
         if thread is None:
             raise NotFound(f"Thread with ID {thread_id} not found")
@@ -76,11 +72,42 @@ class StateWriter:
         base = BaseState(state=State(thread.last_number, thread.last_value_number))
         if at != origin_id(thread_id) and (at is not None or thread.head is not None):
             base = await self._base(session, tenant_id, thread_id, at or thread.head, thread)
-        base.thread_id = thread_id
-        return await self._write(session, (tenant_id, thread_id), agent, base, updates)
+        base.thread_id, base.configurable = thread_id, principal.configurable()
+        if place is not None:
+            checkpoint_id = await self._write_nested(session, tenant_id, agent, base, place, update)
+        else:
+            checkpoint = await self._checkpoint(agent, base, [update])
+            await queries.add_checkpoints(session, (tenant_id, thread_id), [checkpoint])
+            checkpoint_id = checkpoint.entry.checkpoint_id
+        namespace = "" if place is None else place.namespace
+        ref = CheckpointRef(checkpoint_id=checkpoint_id, thread_id=thread_id, checkpoint_ns=namespace)
+        return StateUpdated(checkpoint=ref, configurable=ref, checkpoint_id=checkpoint_id)
 
-    async def history(self, metadata: dict[str, Any], supersteps: Sequence[Superstep]) -> list[NewCheckpoint]:
-        """Build the checkpoints of a new thread, one per superstep. Raises as ``update``, and ``TooLarge``."""
+    async def _write_nested(
+        self, session: Writer, tenant_id: UUID, agent: Agent, base: BaseState, place: Place, update: NodeUpdate
+    ) -> UUID:
+        """Write ``update`` to the subgraph at ``place``, with the thread's newest checkpoint; return LangGraph's id."""
+        if not isinstance(agent, NestedStates) or base.checkpoint_id is None:
+            raise BadRequest(f"This thread has no subgraph {place.namespace[:100]!r}: write the state of the thread.")
+        at = StateQuestion(
+            thread_id=base.thread_id,
+            namespace=place.namespace,
+            checkpoint_id=place.checkpoint_id,
+            configurable=base.configurable,
+        )
+        updates = [(update.as_node, one) for one in _values_of(update)]
+        changed, checkpoint_id = await agent.write_nested(base.state, at, updates)
+        base.state.max_bytes = self._state_bytes
+        await offload(base.state.effort(changed), base.state.amend, changed)
+        items = await offload(body_bytes.get(), _packed, base.state.take_items())
+        amended = AmendedCheckpoint.of(base.checkpoint_id, base.state)
+        await queries.amend(session, (tenant_id, base.thread_id), amended, items, base.state)
+        return UUID(checkpoint_id)
+
+    async def history(
+        self, principal: Principal, metadata: dict[str, Any], supersteps: Sequence[Superstep]
+    ) -> list[NewCheckpoint]:
+        """Build the checkpoints of a new thread, one per superstep. Raises as ``apply``."""
         updates = sum(len(superstep.updates) for superstep in supersteps)
         if len(supersteps) > MAX_SUPERSTEPS or updates > MAX_HISTORY_UPDATES:
             raise Invalid(
@@ -89,7 +116,7 @@ class StateWriter:
                 (("/supersteps", "too many"),),
             )
         agent = self._agent(metadata)
-        base = BaseState(state=State())
+        base = BaseState(state=State(), configurable=principal.configurable())
         checkpoints: list[NewCheckpoint] = []
         size = 0
         for superstep in supersteps:
@@ -122,13 +149,6 @@ class StateWriter:
             raise NotFound(f"Checkpoint {at} not found in thread {thread_id}")
         snapshot = await offload(size_of(row), read, row, thread.last_number, thread.last_value_number)
         return BaseState(state=snapshot.state, checkpoint_id=at, step=snapshot.step, next=snapshot.next, node=row.node)
-
-    async def _write(
-        self, session: Writer, thread: tuple[UUID, UUID], agent: Agent, base: BaseState, updates: Sequence[NodeUpdate]
-    ) -> UUID:
-        checkpoint = await self._checkpoint(agent, base, updates)
-        await queries.add_checkpoints(session, thread, [checkpoint])
-        return checkpoint.entry.checkpoint_id
 
     async def _checkpoint(self, agent: Agent, base: BaseState, updates: Sequence[NodeUpdate]) -> NewCheckpoint:
         base.state.max_bytes = self._state_bytes
@@ -181,7 +201,7 @@ async def _written_by(agent: StateWriting, base: BaseState, updates: Sequence[No
     given = [(update.as_node, one) for update in updates for one in _values_of(update)]
     if not given or all(node is None and values is None for node, values in given):
         return base.next  # a fork
-    changed, following = await agent.write_state(base.state, base.thread_id, given)
+    changed, following = await agent.write_state(base.state, base.thread_id, given, base.configurable)
     await offload(max(body_bytes.get(), base.state.effort(changed)), base.state.apply, changed)
     return following
 

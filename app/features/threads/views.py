@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Row
 
+from app.agents.langgraph.wire import NAMESPACE
 from app.agents.port import START_NODE
 from app.base.errors import Invalid
 from app.base.ids import origin_id, task_id
@@ -185,7 +186,7 @@ def state_of(thread_id: UUID, row: Row[Any]) -> ThreadState:
     return ThreadState(
         values=msgspec.Raw(snapshot.state.json()),
         next=list(snapshot.next),
-        tasks=[_task(snapshot, node, row, waiting) for node in snapshot.next],
+        tasks=[_task(thread_id, snapshot, node, row, waiting) for node in snapshot.next],
         metadata={
             **(row.run_metadata or {}),
             **(snapshot.metadata or {}),
@@ -229,10 +230,25 @@ def origin_of(thread_id: UUID, created_at: datetime) -> ThreadState:
     )
 
 
-def _task(snapshot: StoredCheckpoint, node: str, row: Row[Any], waiting: list[Any]) -> dict[str, Any]:
+def parsed_state(text: bytes) -> ThreadState:
+    """Return the state that JSON holds."""
+    return msgspec.json.decode(text, type=ThreadState)
+
+
+def _task(thread_id: UUID, snapshot: StoredCheckpoint, node: str, row: Row[Any], waiting: list[Any]) -> dict[str, Any]:
     error = row.error if row.latest else None
     text = f"{error['error']}({error['message']!r})" if error else None
-    return {**_task_view(snapshot.checkpoint_id, node), "error": text, "interrupts": waiting}
+    about = {"error": text, "interrupts": waiting, "checkpoint": _subgraph_of(thread_id, snapshot, node)}
+    return {**_task_view(snapshot.checkpoint_id, node), **about}
+
+
+def _subgraph_of(thread_id: UUID, snapshot: StoredCheckpoint, node: str) -> dict[str, Any] | None:
+    """Return where the state of a node's subgraph is found; None if it has none."""
+    for name in snapshot.state.channels:
+        namespace = name.removeprefix(NAMESPACE)
+        if namespace != name and "|" not in namespace and namespace.split(":")[0] == node:
+            return {"thread_id": thread_id, "checkpoint_ns": namespace}
+    return None
 
 
 def _task_view(checkpoint_id: UUID, node: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from app.domain.lifecycle import LIVE
 from app.engine.entries import ClaimedRun
 from app.engine.structs import CommandBody, ConfigBody, Run, RunCreate
 from app.features.threads.structs import HistoryQuery, ThreadState
+from app.features.threads.subgraphs import Place
 from app.infra.http.json_decoding import explain
 from app.protocols.gateway import OBSERVABLE, ProtocolGateway
 from app.protocols.langgraph_v2 import structs
@@ -115,8 +116,6 @@ class CommandHandler:
             given = [*given, structs.Answer(asked.interrupt_id, asked.response, asked.namespace)]
         if not given:
             raise Refused("invalid_argument", "Name the interrupt_id that the response answers, or send responses.")
-        for answer in given:
-            _check_root(answer.namespace)
         waiting = await self._questions(caller)
         unknown = [answer.interrupt_id for answer in given if answer.interrupt_id not in waiting]
         if unknown:
@@ -146,22 +145,32 @@ class CommandHandler:
 
     async def _state(self, caller: Caller, params: Params) -> Result:
         asked = _read(params, structs.StateGet)
-        _check_root(asked.namespace)
-        state = await self._gateway.threads.state(caller.principal, caller.thread_id)
+        state = await self._newest_state(caller, asked.namespace)
         values: Any = state.values
         if asked.keys is not None:
             members = msgspec.json.decode(state.values, type=dict[str, msgspec.Raw])
             values = {name: members[name] for name in asked.keys if name in members}
         result = {"values": values}
         if state.checkpoint_id is not None:
-            result["checkpoint"] = {"id": state.checkpoint_id, "ns": ""}
+            result["checkpoint"] = {"id": state.checkpoint_id, "ns": "|".join(asked.namespace)}
         return result, None
+
+    async def _newest_state(self, caller: Caller, namespace: structs.Namespace) -> ThreadState:
+        threads, place = self._gateway.threads, Place("|".join(namespace))
+        if not namespace:
+            return await threads.state(caller.principal, caller.thread_id)
+        try:
+            return await threads.subgraphs.at(caller.principal, caller.thread_id, place)
+        except NotFound as error:
+            raise Refused("no_such_namespace", str(error)) from error
 
     async def _checkpoints(self, caller: Caller, params: Params) -> Result:
         asked = _read(params, structs.ListCheckpoints)
-        _check_root(asked.namespace)
-        query = HistoryQuery(limit=asked.limit, before=asked.before)
+        at = {"checkpoint_ns": "|".join(asked.namespace)} if asked.namespace else None
+        query = HistoryQuery(limit=asked.limit, before=asked.before, checkpoint=at)
         states, _ = await self._gateway.threads.history(caller.principal, caller.thread_id, query)
+        if at is not None and not states:
+            await self._newest_state(caller, asked.namespace)  # refused if there is no such namespace
         return {"checkpoints": [_summary(state) for state in states]}, None
 
     async def _fork(self, caller: Caller, params: Params) -> Result:
@@ -228,7 +237,7 @@ def _code_of(error: AgentServiceError) -> ErrorCode:
 def _check_root(namespace: structs.Namespace) -> None:
     if namespace:
         where = "/".join(namespace)[:100]
-        raise Refused("no_such_namespace", f"{where!r} has no state of its own here: use the namespace [].")
+        raise Refused("no_such_namespace", f"{where!r} takes no messages of its own: use the namespace [].")
 
 
 def _read(params: Params, wanted: type[P]) -> P:

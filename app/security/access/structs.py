@@ -8,7 +8,7 @@ from uuid import UUID, uuid5
 import msgspec
 
 from app.base.errors import Forbidden
-from app.domain.caller import Caller
+from app.domain.caller import AUTH_NAMES, AUTH_USER_ID, Caller
 from app.security.limits.structs import TenantLimits
 
 T = TypeVar("T")
@@ -95,6 +95,13 @@ class Principal(msgspec.Struct, frozen=True):
     user_id: str = ""
     limits: TenantLimits = TenantLimits()
     rules: AccessRules | None = None
+
+    def configurable(self) -> dict[str, Any]:
+        """Return the entries of ``configurable`` that name the user to a graph outside of runs."""
+        if self.rules is not None:
+            user = self.rules.user
+            return dict(zip(AUTH_NAMES, (user, user["identity"], user["permissions"]), strict=True))
+        return {AUTH_USER_ID: self.user_id} if self.user_id else {}
 
     async def permit(self, resource: str, action: str, /, **value: Any) -> MetadataFilter:
         """Return the metadata filter for ``action`` on ``resource``. Raises ``Forbidden``, ``Refused``."""

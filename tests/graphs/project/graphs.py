@@ -139,6 +139,19 @@ nested = (
 )
 
 
+class Diary(TypedDict, total=False):
+    text: str
+    pages: Annotated[list[str], operator.add]
+
+
+def note(state: Diary) -> Diary:
+    return {"pages": [state["text"]]}
+
+
+memory = StateGraph(Diary).add_node(note).add_edge(START, "note").compile(checkpointer=True)
+diary = StateGraph(Draft).add_node("keep", memory).add_edge(START, "keep").compile()
+
+
 async def speak(state: MessagesState) -> dict[str, Any]:
     get_stream_writer()({"progress": 1})
     model = GenericFakeChatModel(messages=iter([AIMessage("one two three")]))
