@@ -116,11 +116,13 @@ class Interrupted(msgspec.Struct, frozen=True, tag="interrupt", omit_defaults=Tr
 class Retracted(msgspec.Struct, frozen=True, tag="retracted"):
     """Chunks that an earlier attempt streamed for ``step`` did not commit; the new attempt streams under new ids.
 
-    ``message_ids``: the ids under which earlier attempts may have streamed first in that step.
+    ``message_ids``: the ids under which earlier attempts may have streamed first in that step. ``epoch``: that of the
+    attempt, if the event log may lack what was streamed before; 0 if it has all of it.
     """
 
     message_ids: list[str]
     step: int = -1
+    epoch: int = 0
 
 
 class Failed(msgspec.Struct, frozen=True, tag="failed", omit_defaults=True):

@@ -124,10 +124,12 @@ class MessageDone(Part, frozen=True):
 class MessagesRetracted(Part, frozen=True):
     """What an earlier owner streamed for a step did not commit; the run says it again, under other ids.
 
-    ``message_ids``: the messages of which parts were sent. A replay has none of them, but has this part too.
+    ``message_ids``: the messages of which parts were sent. ``epoch``: that of the owner, if a replay has none of them;
+    it has this part too. 0 if a replay has all of them.
     """
 
     message_ids: tuple[str, ...]
+    epoch: int = 0
 
 
 class CustomValue(Part, frozen=True):
@@ -319,7 +321,7 @@ class PartAssembler:
         gone = tuple(one for one in (*event.message_ids, *self._open) if one in self._said)
         for message_id in gone:
             yield from self._close(message_id)
-        yield MessagesRetracted(tuple(dict.fromkeys(gone)))
+        yield MessagesRetracted(tuple(dict.fromkeys(gone)), event.epoch)
 
     def _close(self, message_id: str) -> Iterator[Part]:
         message = self._open.pop(message_id, None)

@@ -182,24 +182,19 @@ class FrameNumbers:
     from the epoch of the next owner, and are the same for every reader.
     """
 
-    __slots__ = ("_epoch", "_last")
+    __slots__ = ("_last",)
 
     def __init__(self) -> None:
         self._last = -1
-        self._epoch = 0
 
     def next(self) -> int:
         """Return the number of the next frame."""
         self._last += 1
         return self._last
 
-    def owner_begins(self) -> None:
-        """Count an owner of the run."""
-        self._epoch += 1
-
-    def retracted(self) -> None:
-        """Leave out the numbers of frames that a replay does not have."""
-        self._last = max(self._last, self._epoch * EPOCH_NUMBERS)
+    def retracted(self, epoch: int) -> None:
+        """Leave out the numbers of frames that a replay does not have. ``epoch``: 0 if it has all of them."""
+        self._last = max(self._last, epoch * EPOCH_NUMBERS)
 
 
 class ProjectedRuns:

@@ -143,7 +143,7 @@ def test_an_input_whose_messages_have_no_ids_shows_after_the_first_step() -> Non
 def test_what_a_dead_owner_streamed_is_taken_back_and_later_events_are_the_same_in_a_replay() -> None:
     later = (
         RunStarted(str(RUN), 2),
-        Retracted(["m"], 0),
+        Retracted(["m"], 0, 2),
         delta("half", "n", last=True),
         committed(SECOND, messages=[]),
         Ended(str(RUN), "success"),
@@ -254,10 +254,10 @@ def test_subgraphs_are_sub_agents_whose_events_carry_their_id() -> None:
     frames, legacy = projected(*said, Ended(str(RUN), "success"), legacy=True)
     assert not [event for event in legacy if "subagentRunId" in event]
     lost, _ = projected(
-        *said, RunStarted(str(RUN), 2), Retracted(["m"], 0), delta("So", "n"), Ended(str(RUN), "success")
+        *said, RunStarted(str(RUN), 2), Retracted(["m"], 0, 2), delta("So", "n"), Ended(str(RUN), "success")
     )
     again, _ = projected(
-        RunStarted(str(RUN), 1), RunStarted(str(RUN), 2), Retracted(["m"], 0), delta("So", "n"),
+        RunStarted(str(RUN), 1), RunStarted(str(RUN), 2), Retracted(["m"], 0, 2), delta("So", "n"),
         Ended(str(RUN), "success"),
     )  # fmt: skip
     assert frames

@@ -71,7 +71,7 @@ def test_what_a_dead_owner_streamed_is_taken_back_and_numbers_jump() -> None:
         RunStarted(RUN, 1),
         text("ha"),
         RunStarted(RUN, 2),
-        Retracted(["m"], 0),
+        Retracted(["m"], 0, 2),
         text("half", "n"),
         Ended(RUN, "success"),
     )
@@ -79,7 +79,7 @@ def test_what_a_dead_owner_streamed_is_taken_back_and_numbers_jump() -> None:
     at = chunks.index({"type": "reset-step"})
     assert numbers[at] > 1 << 20
     replayed, replay = projected(
-        RunStarted(RUN, 1), RunStarted(RUN, 2), Retracted(["m"], 0), text("half", "n"), Ended(RUN, "success")
+        RunStarted(RUN, 1), RunStarted(RUN, 2), Retracted(["m"], 0, 2), text("half", "n"), Ended(RUN, "success")
     )
     # the replay, which lacks what was lost, starts a step where a live reader resets one; all else is the same
     assert replayed[-len(numbers[at:]) :] == numbers[at:]

@@ -10,14 +10,17 @@ import httpx
 import msgspec
 import openai
 import pytest
+from openai.types.responses import ResponseErrorEvent
 
 from app.domain.events import Ended, Failed, RunStarted
 from app.protocols.openai.chat import ChatCollector, ChatProjection
+from app.protocols.openai.responses.projection import ResponseCollector, stopping_after
 from tests.database import age, clone, drop, execute
 from tests.journeys.conftest import Served
 from tests.llm.fake_provider import FakeProvider
 from tests.llm.faults import Fault, Replay
 from tests.llm.wires import OPENAI, Say, events
+from tests.system.services import serving
 
 AGENTS = """
 [agents.plain]
@@ -106,6 +109,42 @@ async def test_a_repeated_completion_is_the_first_though_its_log_is_gone(live: L
             with pytest.raises(openai.APIStatusError) as gone:
                 await create(**streamed)
             assert gone.value.status_code == 410
+    unstored: Any = {"model": "plain", "input": "hi", "store": False, "extra_headers": {"Idempotency-Key": "unstored"}}
+    respond = live.client.responses.create
+    assert (await respond(**unstored)).id == (await respond(**unstored)).id
+    await execute(live.database, "delete from runs")
+    for repeated in (lambda: respond(**unstored), lambda: create(**keyed)):
+        with pytest.raises(openai.APIStatusError, match="was deleted") as gone:
+            await repeated()
+        assert gone.value.status_code == 410
+
+
+async def test_an_error_after_a_run_was_accepted_is_not_repeated_without_a_key(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise RuntimeError("unexpected")
+
+    monkeypatch.setattr(ChatCollector, "completion", fail)
+    monkeypatch.setattr(ResponseCollector, "add", fail)
+    asked: list[tuple[str, dict[str, Any]]] = [
+        ("/v1/chat/completions", {"messages": HELLO}), ("/v1/responses", {"input": "hello"}),
+    ]  # fmt: skip
+    async with serving(database_url, AGENT_AUTH="none") as service:
+        for path, body in asked:
+            for key, again in ({}, "false"), ({"Idempotency-Key": uuid.uuid4().hex}, "true"):
+                answer = await service.client.post(path, json={"model": "echo", **body}, headers=key)
+                assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
+                assert answer.headers["x-should-retry"] == again
+                assert uuid.UUID(answer.headers["x-run-id"])
+
+
+def test_a_stream_that_is_stopped_before_its_first_event_is_followed_from_the_first() -> None:
+    for reached, after in ((-1, ""), (0, " and starting_after=0"), (7, " and starting_after=7")):
+        _, data, *_ = stopping_after("resp_1", reached).split(b"\n")
+        event = ResponseErrorEvent.model_validate_json(data.removeprefix(b"data: "))
+        assert event.message == f"The server is stopping: retrieve the response resp_1 with stream{after}."
+        assert event.sequence_number == max(reached, 0)
 
 
 async def test_a_server_that_stops_names_the_run_and_the_place_to_go_on_from(live: Live) -> None:

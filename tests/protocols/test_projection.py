@@ -118,23 +118,41 @@ PROJECTIONS: dict[str, Callable[[], Projection]] = {
 }
 
 
+def numbers_of(wire: str, *events: Event) -> list[int]:
+    projection = PROJECTIONS[wire]()
+    return [frame.number for event in events for frame in projection.project(event)]
+
+
 @pytest.mark.parametrize("wire", PROJECTIONS)
 def test_frames_after_a_lost_owner_have_the_same_numbers_live_and_in_a_replay(wire: str) -> None:
     lost: list[Event] = [MessageDelta("m", "agent", 1, "ha"), MessageDelta("m", "agent", 1, "lf")]
     custom = Custom(msgspec.Raw(b"1"))
     rest: list[Event] = [
         RunStarted(RID, 2),
-        Retracted(["m"], 0),
+        Retracted(["m"], 0, 2),
         custom,
         MessageDelta("n", "agent", 1, "ha"),
         Ended(RID, "success"),
     ]
 
-    def numbers(*events: Event) -> list[int]:
-        projection = PROJECTIONS[wire]()
-        return [frame.number for event in events for frame in projection.project(event)]
+    for begun in ([RunStarted(RID, 1)], []):  # the first owner may have committed nothing
+        live = [number for number in numbers_of(wire, RunStarted(RID, 1), *lost, *rest) if number > EPOCH_NUMBERS]
+        replay = [number for number in numbers_of(wire, *begun, *rest) if number > EPOCH_NUMBERS]
+        assert len(replay) > 1
+        assert live[-len(replay) :] == replay
 
-    live = [number for number in numbers(RunStarted(RID, 1), *lost, *rest) if number > EPOCH_NUMBERS]
-    replay = [number for number in numbers(RunStarted(RID, 1), *rest) if number > EPOCH_NUMBERS]
-    assert len(replay) > 1
-    assert live[-len(replay) :] == replay
+
+@pytest.mark.parametrize("wire", PROJECTIONS)
+def test_a_run_that_no_owner_ends_has_the_same_last_numbers_live_and_in_a_replay(wire: str) -> None:
+    def text(message_id: str) -> Event:
+        return MessageDelta(message_id, "agent", 1, "half")
+
+    started: list[Event] = [RunStarted(RID, 1), Custom(msgspec.Raw(b"1"))]
+    second: list[Event] = [RunStarted(RID, 2), Retracted(["m"], 1, 2)]
+    process_lost: list[Event] = [text("n"), Retracted(["n"], 1)]  # by the owner, which goes on
+    ended: list[Event] = [Retracted(["o"], 1, 3), Ended(RID, "error")]
+    live = numbers_of(wire, *started, text("m"), *second, *process_lost, text("o"), *ended)
+    replay = numbers_of(wire, *started, *second, *ended)
+    last = [number for number in replay if number > 3 * EPOCH_NUMBERS]
+    assert last == [number for number in live if number > 3 * EPOCH_NUMBERS]
+    assert last[-1] == live[-1]

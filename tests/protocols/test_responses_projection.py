@@ -83,7 +83,7 @@ def positions_of(events: list[dict[str, Any]], kind: str) -> list[int]:
 def test_what_a_dead_owner_said_is_replaced_and_the_numbers_are_those_of_a_replay() -> None:
     end: list[Event] = [
         RunStarted(RUN, 2),
-        Retracted(["m"]),
+        Retracted(["m"], epoch=2),
         delta("Hello", "m2"),
         delta(last=True, message="m2"),
         committed(AI),

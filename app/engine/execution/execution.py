@@ -90,7 +90,7 @@ class Execution:
         if claimed.crashed_mid_step:
             step = self.writer.writes.step + (not self._continues)  # the input is a step
             candidates = [first_message_id(claimed.run_id, epoch, step) for epoch in range(1, claimed.epoch)]
-            events.stream(Retracted(message_ids=candidates, step=step))
+            events.stream(Retracted(message_ids=candidates, step=step, epoch=claimed.epoch))
 
     async def begin(self, agent: Agent) -> None:
         """Merge the run's input into the thread.

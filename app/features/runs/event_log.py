@@ -183,7 +183,8 @@ def _closing(run: Row[Any], step: int | None) -> list[Event]:
         uncommitted = (
             [] if step is None else [first_message_id(run.ended_run, n + 1, step + 1) for n in range(run.last_epoch)]
         )
-        events.append(Retracted(message_ids=uncommitted, step=0 if step is None else step + 1))
+        epoch = run.last_epoch + 1
+        events.append(Retracted(message_ids=uncommitted, step=0 if step is None else step + 1, epoch=epoch))
     return [*events, *_end_of(run)]
 
 

@@ -9,7 +9,7 @@ returned, and its request is released once its headers are sent, so it holds lit
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Hashable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, Self
 
 import msgspec
 from litestar.exceptions import HTTPException
@@ -71,6 +71,7 @@ class OpenResponse:
         "_closed",
         "_detacher",
         "_ended",
+        "_error_headers",
         "_headers",
         "_last",
         "_on_disconnect",
@@ -99,6 +100,7 @@ class OpenResponse:
         self._detacher: ResponseDetacher | None = None
         self.holder = holder
         self.credential: Hashable = None
+        self._error_headers: Mapping[str, str] = {}
         self._headers = [(name.lower().encode(), value.encode()) for name, value in (headers or {}).items()]
         self._on_disconnect = on_disconnect
         self._ended = ""  # why it was stopped: gone, stuck, drain or revoked
@@ -122,9 +124,15 @@ class OpenResponse:
             self._receive = self._detacher.plain_receive
             self._detacher.detached = self
 
+    def failing_with(self, headers: Mapping[str, str]) -> Self:
+        """Return this response; an error that prevents it has ``headers``, unless the server stops."""
+        self._error_headers = headers
+        return self
+
     async def refuse(self, error: Exception) -> None:
         """Respond with ``error`` as a problem, before the response has begun."""
-        await answer_error(self._scope, self._receive, self._send, error)
+        headers = {} if self._ended else self._error_headers
+        await answer_error(self._scope, self._receive, self._send, error, headers)
 
     async def serve(self) -> None:
         """Serve it until its end, or until the client disconnects."""

@@ -247,9 +247,12 @@ exception_handlers: dict[int | type[Exception], Callable[..., Response[bytes]]] 
 """
 
 
-async def answer_error(scope: Scope, receive: Receive, send: Send, error: Exception) -> None:
-    """Respond to ``error`` as the application does, after it has returned."""
+async def answer_error(
+    scope: Scope, receive: Receive, send: Send, error: Exception, headers: Mapping[str, str] | None = None
+) -> None:
+    """Respond to ``error`` as the application does, after it has returned, with ``headers`` in addition."""
     kind = next(kind for kind in exception_handlers if isinstance(kind, type) and isinstance(error, kind))
     request: Request[Any, Any, Any] = Request(scope, receive, send)
     response = exception_handlers[kind](request, error)
+    response.headers.update(headers or {})
     await response.to_asgi_response(app=None, request=request)(scope, receive, send)

@@ -76,7 +76,6 @@ class TaskProjection:
     def _updates(self, part: parts.Part) -> Iterator[dict[str, Any]]:
         match part:
             case parts.RunBegins():
-                self._numbers.owner_begins()
                 self._run_id = part.run_id
                 self._passed(part.run_id)
                 yield self._status("TASK_STATE_WORKING")
@@ -87,7 +86,7 @@ class TaskProjection:
             case parts.MessagesRetracted():
                 for message_id in [one for one in part.message_ids if one in self._said]:
                     yield self._artifact(message_id, [Part(text="")], last_chunk=True)
-                self._numbers.retracted()
+                self._numbers.retracted(part.epoch)
             case parts.CustomValue():
                 data = Part(data=part.data, media_type="application/json")
                 self._customs += 1

@@ -257,7 +257,6 @@ class AGUIProjection:
     def _events(self, part: Part) -> Iterator[dict[str, Any]]:
         match part:
             case parts.RunBegins():
-                self._numbers.owner_begins()
                 yield from self._begin()
             case parts.MessagesRetracted():
                 yield from self._retracted(part)
@@ -282,7 +281,7 @@ class AGUIProjection:
     def _retracted(self, part: parts.MessagesRetracted) -> Iterator[dict[str, Any]]:
         yield from self._subagents.suspend()
         yield from self._steps_end()
-        self._numbers.retracted()
+        self._numbers.retracted(part.epoch)
         self._calls = {call: message for call, message in self._calls.items() if message not in part.message_ids}
 
     def _content(self, part: Part) -> Iterator[dict[str, Any]]:

@@ -63,14 +63,13 @@ class UIMessageProjection:
     def _chunks(self, part: Part) -> Iterator[dict[str, Any]]:
         match part:
             case parts.RunBegins():
-                self._numbers.owner_begins()
                 if not self._begun:
                     self._begun = True
                     yield {"type": "start", "messageId": self._message_id, "messageMetadata": {"runId": part.run_id}}
             case parts.MessagesRetracted():
-                self._numbers.retracted()
-                if self._in_step:
-                    yield {"type": "reset-step"}
+                self._numbers.retracted(part.epoch)
+                yield {"type": "reset-step" if self._in_step else "start-step"}  # one frame for every reader
+                self._in_step = True
             case parts.StepDone():
                 if self._in_step:
                     self._in_step = False

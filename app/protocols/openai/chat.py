@@ -157,12 +157,11 @@ class ChatProjection:
                 piece = {"index": self._calls[part.call_id], "function": {"arguments": part.args}}
                 yield self._chunk(_encode({"tool_calls": [piece]}))
             case RunBegins():
-                self._numbers.owner_begins()
                 if not self._begun:
                     self._begun = True
                     yield self._chunk(b'{"role":"assistant","content":""}')
             case MessagesRetracted():
-                self._numbers.retracted()
+                self._numbers.retracted(part.epoch)
             case QuestionsAsked():
                 if words := asked_text(part):
                     yield self._chunk(b'{"content":' + _encode("\n\n" + words if self._has_text else words) + b"}")

@@ -15,7 +15,6 @@ from app.agents.port import ModelOptions
 from app.base.errors import Invalid, NotFound
 from app.base.ids import agent_id, time_of
 from app.domain.lifecycle import LIVE
-from app.engine.entries import ClaimedRun, created
 from app.engine.structs import CommandBody, Run, RunCreate
 from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in, on_thread
@@ -26,10 +25,10 @@ from app.infra.http.query_params import AnyRequest
 from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.gateway import OBSERVABLE, Gateway, ProtocolGateway
 from app.protocols.openai.chat import STOPPING, ChatCollector, ChatProjection
-from app.protocols.openai.endings import NO_RETRY
+from app.protocols.openai.endings import NO_RETRY, retry_headers
 from app.protocols.openai.errors import error_shape, named_model, unknown_model
 from app.protocols.openai.inbound import message_of
-from app.protocols.openai.past import run_events
+from app.protocols.openai.past import run_events, run_of_accepted
 from app.protocols.openai.structs import ChatMessage, ChatRequest
 from app.protocols.openai.tasks import WITHOUT_TOOLS, is_task, runs_with_options
 from app.protocols.openai.tools import client_tool_names, options_of, output_of
@@ -108,12 +107,9 @@ class OpenAIController(Controller):
             accepted = await gateway.runs.create(principal, thread_id, body, key)
         except Invalid as error:
             raise named_model(error, data.model, gateway.assistants) from error
-        if isinstance(accepted, ClaimedRun):
-            run = created(accepted)
-        else:
-            run = await gateway.runs.by_id(principal, accepted.run_id)
-            if data.stream and run.status not in LIVE:
-                await gateway.runs.check_log(principal, run.thread_id, run.run_id)
+        run = await run_of_accepted(gateway, principal, accepted)
+        if data.stream and run.status not in LIVE:
+            await gateway.runs.check_log(principal, run.thread_id, run.run_id)
         return _answer(gateway, principal, data, run, options, lasts=key is not None)
 
 
@@ -146,10 +142,12 @@ def _answer(
                 completion_id, data.model, created_at, include_usage=include_usage, client_tools=client_tools
             ),
         )
-        return ChatStream(streams, chunks, headers=headers, on_disconnect=stop, holder=principal.holder)
+        stream = ChatStream(streams, chunks, headers=headers, on_disconnect=stop, holder=principal.holder)
+        return stream.failing_with(retry_headers(run, lasts=lasts))
     collector = ChatCollector(completion_id, data.model, created_at, client_tools)
     result = _completion(gateway, principal, run, collector)
-    return JsonAnswer(streams, result, headers=headers, on_disconnect=stop, on_drain=undo, holder=principal.holder)
+    answer = JsonAnswer(streams, result, headers=headers, on_disconnect=stop, on_drain=undo, holder=principal.holder)
+    return answer.failing_with(retry_headers(run, lasts=lasts))
 
 
 async def _work(

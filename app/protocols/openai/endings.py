@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from app.base.errors import BudgetSpent, ModelRejected, TokenLimit
+from app.engine.structs import Run
 from app.protocols.openai.errors import error_body
 from app.protocols.parts import RunFailed
 
@@ -20,11 +21,17 @@ EARLY = {
 }
 """``finish_reason`` of an answer that its model did not finish, by what vendors call it."""
 
+
 STATUSES = {ModelRejected.__name__: 400, BudgetSpent.__name__: 429}
 """Status by the error of a run; any other: 500."""
 
 CODES = {BudgetSpent.__name__: "insufficient_quota"}
 """``code`` by the error of a run; any other: its name."""
+
+
+def retry_headers(run: Run, *, lasts: bool) -> dict[str, str]:
+    """Return the headers of an unexpected error after a run was accepted: only one that ``lasts`` is found again."""
+    return {"X-Run-Id": str(run.run_id), "X-Should-Retry": "true" if lasts else "false"}
 
 
 class Refusal(NamedTuple):

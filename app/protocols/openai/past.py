@@ -10,12 +10,29 @@ import msgspec
 from app.base.errors import Gone, NotFound
 from app.domain.events import Ended, Event, Failed, Interrupted, RunStarted, StepCommitted
 from app.domain.lifecycle import LIVE
+from app.engine.entries import ClaimedRun, created
 from app.engine.structs import Run
 from app.protocols.gateway import ProtocolGateway
 from app.protocols.projection import whole_run
 from app.security.access.structs import Principal
+from app.security.idempotency.structs import ReplayedResponse
 
 _encode = msgspec.json.Encoder().encode
+
+
+async def run_of_accepted(
+    gateway: ProtocolGateway, principal: Principal, accepted: ClaimedRun | ReplayedResponse
+) -> Run:
+    """Return the run that a request has started, now or when it was sent before.
+
+    Raises ``Gone`` if it was deleted since.
+    """
+    if isinstance(accepted, ClaimedRun):
+        return created(accepted)
+    try:
+        return await gateway.runs.by_id(principal, accepted.run_id)
+    except NotFound:
+        raise Gone("The run of this Idempotency-Key was deleted. Send another key to run it again.") from None
 
 
 async def run_events(gateway: ProtocolGateway, principal: Principal, run: Run) -> AsyncGenerator[Sequence[Event], None]:

@@ -14,7 +14,6 @@ from app.agents.port import ModelOptions
 from app.base.errors import Invalid, NotFound
 from app.base.offload import body_bytes, offload
 from app.domain.lifecycle import LIVE, RunStatus
-from app.engine.entries import ClaimedRun, created
 from app.engine.structs import Run, RunCreate
 from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in, on_thread
@@ -24,9 +23,9 @@ from app.infra.http.query_params import AnyRequest
 from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.gateway import OBSERVABLE, Gateway, ProtocolGateway
 from app.protocols.live_runs import stop_run
-from app.protocols.openai.endings import NO_RETRY, refusal_of
+from app.protocols.openai.endings import NO_RETRY, refusal_of, retry_headers
 from app.protocols.openai.errors import error_shape, named_model
-from app.protocols.openai.past import run_events
+from app.protocols.openai.past import run_events, run_of_accepted
 from app.protocols.openai.responses import items
 from app.protocols.openai.responses.compaction import compaction, summarizing_run
 from app.protocols.openai.responses.inbound import input_messages
@@ -41,7 +40,6 @@ from app.protocols.projection import ProjectedFrame
 from app.protocols.threads import chat_in, thread_id_of
 from app.providers.llm.token_estimate import estimate_text_tokens, estimate_tokens
 from app.security.access.structs import Principal
-from app.security.idempotency.structs import ReplayedResponse
 
 PROTOCOL = "openai.responses"
 
@@ -53,7 +51,7 @@ encode = msgspec.json.Encoder().encode
 class ResponseStream(EventStream):
     """A streamed response. Its last event, when the server stops, has the number of the one that its reader has."""
 
-    __slots__ = ("_reached",)
+    __slots__ = ("_reached", "_response_id")
 
     def __init__(
         self, gateway: ProtocolGateway, principal: Principal, head: ResponseHead, after: int, **rest: Any
@@ -61,6 +59,7 @@ class ResponseStream(EventStream):
         frames = gateway.projections.frames(principal, head.run_id, PROTOCOL, lambda: ResponseProjection(head), after)
         super().__init__(gateway.streams, self._chunks_of(frames), holder=principal.holder, **rest)
         self._reached = after
+        self._response_id = head.id
 
     async def _chunks_of(self, frames: AsyncGenerator[Sequence[ProjectedFrame], None]) -> AsyncGenerator[bytes, None]:
         async with contextlib.aclosing(frames) as batches:
@@ -68,12 +67,14 @@ class ResponseStream(EventStream):
                 last = batch[-1]
                 chunk = b"".join([frame.data for frame in batch])
                 del batch
-                yield chunk if chunk or last.number > self._reached else stopping_after(self._reached)
+                yield (
+                    chunk if chunk or last.number > self._reached else stopping_after(self._response_id, self._reached)
+                )
                 del chunk  # hold no frames while waiting
                 self._reached = last.number
 
     async def _drained(self) -> None:
-        await self._finish(stopping_after(self._reached))
+        await self._finish(stopping_after(self._response_id, self._reached))
 
 
 class ResponsesController(Controller):
@@ -107,7 +108,7 @@ class ResponsesController(Controller):
             accepted = await gateway.runs.create(principal, plan.thread_id, _run_of(data, options, plan, chat), key)
         except Invalid as error:
             raise named_model(error, data.model, gateway.assistants) from error
-        run = await _run_of_accepted(gateway, principal, accepted)
+        run = await run_of_accepted(gateway, principal, accepted)
         head = head_of(run)._replace(options=options or ModelOptions())
         headers = {"X-Thread-Id": str(accepted.thread_id), "X-Run-Id": str(accepted.run_id)}
         if ignored := data.ignored():
@@ -117,12 +118,14 @@ class ResponsesController(Controller):
         if data.stream:
             if run.status not in LIVE:
                 await gateway.runs.check_log(principal, run.thread_id, run.run_id)
-            return ResponseStream(gateway, principal, head, -1, headers=headers, on_disconnect=stop)
+            stream = ResponseStream(gateway, principal, head, -1, headers=headers, on_disconnect=stop)
+            return stream.failing_with(retry_headers(run, lasts=key is not None))
         result = (_current if data.background else _whole)(gateway, principal, run, head)
         undo = None if lasts else functools.partial(gateway.runs.undo, principal, accepted.run_id)
-        return JsonAnswer(
+        answer = JsonAnswer(
             gateway.streams, result, headers=headers, on_disconnect=stop, on_drain=undo, holder=principal.holder
         )
+        return answer.failing_with(retry_headers(run, lasts=key is not None))
 
     @post("/compact", status_code=200, opt=STARTS_RUNS, summary="Shorten a conversation to one item")
     async def compact(
@@ -137,15 +140,16 @@ class ResponsesController(Controller):
             accepted = await gateway.runs.create(principal, None, body, key)
         except Invalid as error:
             raise named_model(error, data.model, gateway.assistants) from error
-        run = await _run_of_accepted(gateway, principal, accepted)
+        run = await run_of_accepted(gateway, principal, accepted)
         stop, undo = (
             None if key is not None else functools.partial(act, principal, accepted.run_id)
             for act in (gateway.runs.stop, gateway.runs.undo)
         )
         result = _compacted(gateway, principal, run, head_of(run))
-        return JsonAnswer(
+        answer = JsonAnswer(
             gateway.streams, result, headers=NO_RETRY, on_disconnect=stop, on_drain=undo, holder=principal.holder
         )
+        return answer.failing_with(retry_headers(run, lasts=key is not None))
 
     @post("/input_tokens", status_code=200, opt=READS, summary="Estimate the input tokens of a response")
     async def input_tokens(
@@ -250,15 +254,6 @@ def _run_of(data: ResponseRequest, options: ModelOptions | None, plan: RunPlan, 
         model_options=options,
         **plan.work,
     )
-
-
-async def _run_of_accepted(
-    gateway: ProtocolGateway, principal: Principal, accepted: ClaimedRun | ReplayedResponse
-) -> Run:
-    """Return the run that a request has started, now or when it was sent before."""
-    if isinstance(accepted, ClaimedRun):
-        return created(accepted)
-    return await gateway.runs.by_id(principal, accepted.run_id)
 
 
 async def _found(gateway: ProtocolGateway, principal: Principal, response_id: str) -> Run:

@@ -40,10 +40,12 @@ LOST_POSITIONS = 8
 _encode = msgspec.json.Encoder().encode
 
 
-def stopping_after(number: int) -> bytes:
-    """Return the last event to the reader of a server that stops, who has the events up to ``number``."""
-    words = f"The server is stopping: retrieve the response with stream and starting_after={number}."
-    error = {"type": "error", "code": "server_error", "message": words, "param": None, "sequence_number": number}
+def stopping_after(response_id: str, number: int) -> bytes:
+    """Return the last event to the reader of a server that stops, who has the events up to ``number`` (-1: none)."""
+    after = f" and starting_after={number}" if number >= 0 else ""
+    words = f"The server is stopping: retrieve the response {response_id} with stream{after}."
+    at = max(number, 0)
+    error = {"type": "error", "code": "server_error", "message": words, "param": None, "sequence_number": at}
     return b"event: error\ndata: %b\n\n" % _encode(error)
 
 
@@ -149,7 +151,6 @@ class ResponseProjection:
             self._at = seconds(made_at)
 
     def _begin(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        self._numbers.owner_begins()
         if self._begun:
             return
         self._begun = True
@@ -318,7 +319,7 @@ class ResponseProjection:
             growing.lost = True
             yield added
             yield self._finish(growing)
-        self._numbers.retracted()
+        self._numbers.retracted(part.epoch)
 
     def _break_off(self, said: Sequence[_Growing]) -> Iterator[tuple[str, dict[str, Any]]]:
         """Finish texts whose message will not be committed."""
