@@ -118,7 +118,7 @@ def layers(services: AppServices) -> RequestContextMiddleware:
     """All that a request passes: envelope, names and origins, time, bodies, large answers, routes."""
     prefix = services.settings.server.root_path
     runs = services.settings.runs
-    answering = LargeAnswers(litestar(services))
+    answering = LargeAnswers(litestar(services), services.streams.large)
     timed = ResponseDeadlineMiddleware(
         RequestBodyMiddleware(answering, max_large_bytes=runs.request_bytes), runs.request_seconds
     )

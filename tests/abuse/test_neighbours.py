@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from app.infra.http import large_answers
+from app.infra.http import open_streams
 from app.infra.http.request_bodies import MAX_ARRIVING_EACH, MAX_MESSAGES_BODY_BYTES
 from tests.abuse.attacks import RUNS, numbers, run, run_with
 from tests.abuse.server import MB, AttackedServer, latency
@@ -158,7 +158,7 @@ def test_clients_that_do_not_read_large_responses_use_bounded_memory(attacked_se
                 connection.sendall(request.encode())
             answered = [connection.recv(12) for connection in open_ones]
         assert set(answered) == {b"HTTP/1.1 200", b"HTTP/1.1 429"}
-        assert costs[0].memory <= 6 * large_answers.MAX_BYTES_EACH  # of 1 GB; responses being built count, too
+        assert costs[0].memory <= 6 * open_streams.MAX_BYTES_EACH  # of 1 GB; responses being built count, too
         deadline = time.monotonic() + 60
         while (
             attacked_server.request("GET", f"/threads/{thread}/state").status == 429

@@ -113,9 +113,9 @@ async def test_a_repeated_completion_is_the_first_though_its_log_is_gone(live: L
     respond = live.client.responses.create
     assert (await respond(**unstored)).id == (await respond(**unstored)).id
     await execute(live.database, "delete from runs")
-    for repeated in (lambda: respond(**unstored), lambda: create(**keyed)):
+    for repeated, body in ((respond, unstored), (create, keyed)):
         with pytest.raises(openai.APIStatusError, match="was deleted") as gone:
-            await repeated()
+            await repeated(**body)
         assert gone.value.status_code == 410
 
 
@@ -136,7 +136,7 @@ async def test_an_error_after_a_run_was_accepted_is_not_repeated_without_a_key(
                 answer = await service.client.post(path, json={"model": "echo", **body}, headers=key)
                 assert (answer.status_code, answer.json()["error"]["type"]) == (500, "server_error")
                 assert answer.headers["x-should-retry"] == again
-                assert uuid.UUID(answer.headers["x-run-id"])
+                assert len(answer.headers["x-run-id"]) == 36
 
 
 def test_a_stream_that_is_stopped_before_its_first_event_is_followed_from_the_first() -> None:

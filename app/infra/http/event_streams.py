@@ -438,8 +438,12 @@ class JsonAnswer(OpenResponse):
         await self._send_whole(await self._result)
 
     async def _send_whole(self, answer: LateAnswer) -> None:
-        await self._begin((b"content-length", str(len(answer.body)).encode()), status=answer.status)
-        await self._put(answer.body, more=False)
+        reserved = await self._streams.large.reserve(self.holder, len(answer.body))
+        try:
+            await self._begin((b"content-length", str(len(answer.body)).encode()), status=answer.status)
+            await self._put(answer.body, more=False)
+        finally:
+            self._streams.large.release(self.holder, reserved)
 
     async def _keep_alive(self) -> None:
         """Send nothing: the status is not known yet."""

@@ -1,11 +1,11 @@
 """Large JSON responses: sent in slices, bounded per key and process, aborted if the client does not read.
 
 A client that does not read keeps its response in memory. Streams and long polls have their own bounds
-(``app.infra.http.open_streams``, ``app.engine.streams.send_budget``); this is for ordinary responses.
+(``app.engine.streams.send_budget``); this is for ordinary responses. Those that wait for a run
+(``app.infra.http.event_streams.JsonAnswer``) share their room.
 """
 
 import asyncio
-from collections import Counter
 from collections.abc import Hashable
 from typing import Any
 
@@ -13,29 +13,16 @@ from litestar.enums import ScopeType
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from app.base.errors import Limited, Unavailable
-from app.base.offload import ByteBudget
-from app.infra.http.open_streams import SLICE, STUCK
+from app.infra.http.open_streams import LARGE, SLICE, STUCK, LargeResponses
 from app.infra.http.problems import answer_error
-
-LARGE = 1024 * 1024
-"""Bytes above which a response counts as large."""
-MAX_BYTES = 160 * 1024 * 1024
-MAX_BYTES_EACH = 64 * 1024 * 1024
-"""Bytes of large responses in flight: of this process, and of one holder (a key)."""
-WAIT_SECONDS = 1.0
-MAX_WAITING = 2
-"""Responses of one holder that wait for their turn, and their timeout: they are in memory already."""
 
 
 class LargeAnswers:
     """ASGI middleware around the routes."""
 
-    def __init__(
-        self, app: ASGIApp, *, max_bytes: int = MAX_BYTES, each: int = MAX_BYTES_EACH, stuck: float = STUCK
-    ) -> None:
+    def __init__(self, app: ASGIApp, large: LargeResponses, *, stuck: float = STUCK) -> None:
         self._app = app
-        self.budget = ByteBudget(max_bytes, each, of="large responses are sent")
-        self.waiting: Counter[Hashable] = Counter()
+        self.large = large
         self.stuck = stuck
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -70,7 +57,7 @@ class _Answer:
         """Release the reserved bytes: the application has returned."""
         self._returned = True
         if self._reserved:
-            self._layer.budget.release(self._holder, self._reserved)
+            self._layer.large.release(self._holder, self._reserved)
             self._reserved = 0
 
     async def __call__(self, message: Any) -> None:
@@ -92,7 +79,8 @@ class _Answer:
             await self._send(message)
             return
         try:
-            await self._reserve(_length(start))
+            self._holder = getattr(self._scope.get("user"), "holder", None)
+            self._reserved = await self._layer.large.reserve(self._holder, _length(start))
         except (Limited, Unavailable) as error:
             self._stopped = True
             await answer_error(self._scope, self._receive, self._send, error)
@@ -107,18 +95,6 @@ class _Answer:
                     await self._send(part)  # type: ignore[arg-type]
         except TimeoutError:
             self._stopped = True  # an incomplete response cuts the connection
-
-    async def _reserve(self, size: int) -> None:
-        layer, self._holder = self._layer, getattr(self._scope.get("user"), "holder", None)
-        if layer.waiting[self._holder] >= MAX_WAITING:
-            raise Limited("Large responses to this key wait to be read: request them one at a time.", 1)
-        layer.waiting[self._holder] += 1
-        try:
-            self._reserved = await layer.budget.acquire(self._holder, size, WAIT_SECONDS)
-        finally:
-            layer.waiting[self._holder] -= 1
-            if not layer.waiting[self._holder]:
-                del layer.waiting[self._holder]
 
 
 def _length(start: Any) -> int:

@@ -8,6 +8,7 @@ from typing import Protocol
 from litestar.types import Scope
 
 from app.base.errors import Limited, Unavailable
+from app.base.offload import ByteBudget
 from app.base.tasks import Tasks
 from app.infra.telemetry.meters import Meters
 
@@ -20,6 +21,15 @@ SLICE = 64 * 1024
 """Bytes per ``send``."""
 MAX_STREAMS = 10_000
 
+
+LARGE = 1024 * 1024
+"""Bytes above which a JSON response counts as large."""
+MAX_BYTES = 160 * 1024 * 1024
+MAX_BYTES_EACH = 64 * 1024 * 1024
+"""Bytes of large responses in flight: of this process, and of one holder (a key)."""
+WAIT_SECONDS = 1.0
+MAX_WAITING = 2
+"""Responses of one holder that wait for their turn, and their timeout: they are in memory already."""
 
 CHECK_TICKS = 2
 """Ticks between checks of open streams' credentials: together with the TTL of a check
@@ -77,6 +87,36 @@ class OpenResponse(Protocol):
         ...
 
 
+class LargeResponses:
+    """The large JSON responses in flight in this process: a client that does not read keeps its own in memory."""
+
+    def __init__(self, max_bytes: int = MAX_BYTES, each: int = MAX_BYTES_EACH) -> None:
+        self.budget = ByteBudget(max_bytes, each, of="large responses are sent")
+        self.waiting: Counter[Hashable] = Counter()
+
+    async def reserve(self, holder: Hashable, size: int) -> int:
+        """Reserve room for a response; return what to release, 0 for a small one.
+
+        Raises ``Limited`` or ``Unavailable``.
+        """
+        if size <= LARGE:
+            return 0
+        if self.waiting[holder] >= MAX_WAITING:
+            raise Limited("Large responses to this key wait to be read: request them one at a time.", 1)
+        self.waiting[holder] += 1
+        try:
+            return await self.budget.acquire(holder, size, WAIT_SECONDS)
+        finally:
+            self.waiting[holder] -= 1
+            if not self.waiting[holder]:
+                del self.waiting[holder]
+
+    def release(self, holder: Hashable, reserved: int) -> None:
+        """Release what ``reserve`` returned."""
+        if reserved:
+            self.budget.release(holder, reserved)
+
+
 class OpenStreams:
     """The open responses of this process: at most ``max_streams``, and ``max_per_holder`` per holder (a key)."""
 
@@ -92,6 +132,7 @@ class OpenStreams:
     ) -> None:
         self.tasks = Tasks("streams")
         self.access: CredentialCheck = NoCredentialCheck()
+        self.large = LargeResponses()
         self.draining = False
         self.now = 0
         self.beat_ticks = max(1, round(heartbeat / tick))
