@@ -5,7 +5,6 @@ import functools
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import Any
-from uuid import UUID
 
 import msgspec
 from litestar import Controller, get, post
@@ -25,6 +24,7 @@ from app.infra.http.query_params import AnyRequest
 from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.gateway import OBSERVABLE, Gateway, ProtocolGateway
 from app.protocols.openai.chat import STOPPING, ChatCollector, ChatProjection
+from app.protocols.openai.chats import Chat, Said, chat_of, marked, text_of, turn_of
 from app.protocols.openai.endings import NO_RETRY, retry_headers
 from app.protocols.openai.errors import error_shape, named_model, unknown_model
 from app.protocols.openai.inbound import message_of
@@ -33,7 +33,7 @@ from app.protocols.openai.structs import ChatMessage, ChatRequest
 from app.protocols.openai.tasks import WITHOUT_TOOLS, is_task, runs_with_options
 from app.protocols.openai.tools import client_tool_names, options_of, output_of
 from app.protocols.questions import answers_by_call
-from app.protocols.threads import chat_in, news_in, thread_id_of
+from app.protocols.threads import news_in
 from app.security.access.structs import Principal
 
 
@@ -91,9 +91,9 @@ class OpenAIController(Controller):
         task = is_task(request.headers, data.messages[-1].content)
         if task and await runs_with_options(gateway, principal, data.model):
             options = WITHOUT_TOOLS
-        chat_id = None if task else chat_in(request.headers)
-        thread_id = None if chat_id is None else thread_id_of(principal, chat_id)
-        work = await _work(gateway, principal, thread_id, data.messages)
+        chat = None if task else chat_of(request.headers, principal)
+        thread_id = None if chat is None else chat.thread_id
+        work = await _work(gateway, principal, chat, data.messages)
         body = RunCreate(
             assistant_id=data.model,
             stream_mode=OBSERVABLE,
@@ -151,20 +151,28 @@ def _answer(
 
 
 async def _work(
-    gateway: ProtocolGateway, principal: Principal, thread_id: UUID | None, messages: Sequence[ChatMessage]
+    gateway: ProtocolGateway, principal: Principal, chat: Chat | None, messages: Sequence[ChatMessage]
 ) -> dict[str, Any]:
-    """Return what a run of the chat starts from: results of tools that it waits for, else the new messages."""
-    news = messages if thread_id is None else news_in(messages)
-    if not news:
+    """Return what a run of the chat starts from: results of tools that it waits for, else the messages it needs."""
+    if chat is None:
+        return {"input": {"messages": _input_from(messages, 0)}}
+    first_new = len(messages) - len(news_in(messages))
+    if first_new == len(messages):
         raise Invalid("messages brings nothing new: end it with a user's message.", (("/messages", "no news"),))
-    first = len(messages) - len(news)
-    made = [message_of(message, first + at) for at, message in enumerate(news)]
-    if thread_id is not None and all(message["type"] == "tool" for message in made):
-        results = {message["tool_call_id"]: message["content"] for message in made}
-        answers = answers_by_call(await gateway.runs.open_questions(principal, thread_id), results)
+    if all(message.role == "tool" for message in messages[first_new:]):
+        results = {message["tool_call_id"]: message["content"] for message in _input_from(messages, first_new)}
+        answers = answers_by_call(await gateway.runs.open_questions(principal, chat.thread_id), results)
         if answers:
             return {"command": CommandBody(resume=answers)}
-    return {"input": {"messages": made}}
+    people = [Said(at, text_of(one.content)) for at, one in enumerate(messages) if one.role == "user"]
+    turn = await turn_of(gateway, principal, chat, people, first_new)
+    branch = {} if turn.checkpoint_id is None else {"checkpoint_id": str(turn.checkpoint_id)}
+    return {"input": {"messages": marked(_input_from(messages, turn.start))}, **branch}
+
+
+def _input_from(messages: Sequence[ChatMessage], start: int) -> list[dict[str, Any]]:
+    """Return the messages from position ``start`` on as input of a run. Raises ``Invalid``."""
+    return [message_of(message, at) for at, message in enumerate(messages) if at >= start]
 
 
 async def _completion(gateway: ProtocolGateway, principal: Principal, run: Run, collector: ChatCollector) -> LateAnswer:

@@ -23,6 +23,7 @@ from app.infra.http.query_params import AnyRequest
 from app.infra.http.request_context import PROTOCOL_LABEL
 from app.protocols.gateway import OBSERVABLE, Gateway, ProtocolGateway
 from app.protocols.live_runs import stop_run
+from app.protocols.openai.chats import chat_of
 from app.protocols.openai.endings import NO_RETRY, refusal_of, retry_headers
 from app.protocols.openai.errors import error_shape, named_model
 from app.protocols.openai.past import run_events, run_of_accepted
@@ -37,7 +38,6 @@ from app.protocols.openai.tasks import WITHOUT_TOOLS, is_task, runs_with_options
 from app.protocols.openai.tools import options_of, output_of
 from app.protocols.parts import RunFailed
 from app.protocols.projection import ProjectedFrame
-from app.protocols.threads import chat_in, thread_id_of
 from app.providers.llm.token_estimate import estimate_text_tokens, estimate_tokens
 from app.security.access.structs import Principal
 
@@ -100,12 +100,14 @@ class ResponsesController(Controller):
             data.store = False
             if await runs_with_options(gateway, principal, data.model):
                 options = WITHOUT_TOOLS
-        chat_id = None if task else chat_in(request.headers)
-        chat = None if chat_id is None else thread_id_of(principal, chat_id)
-        key = on_thread(await key_in(request), chat)
+        chat = None if task else chat_of(request.headers, principal)
+        thread_id = None if chat is None else chat.thread_id
+        key = on_thread(await key_in(request), thread_id)
         plan = await plan_of(gateway, principal, data, chat, repeats=key is not None)
         try:
-            accepted = await gateway.runs.create(principal, plan.thread_id, _run_of(data, options, plan, chat), key)
+            accepted = await gateway.runs.create(
+                principal, plan.thread_id, _run_of(data, options, plan, thread_id), key
+            )
         except Invalid as error:
             raise named_model(error, data.model, gateway.assistants) from error
         run = await run_of_accepted(gateway, principal, accepted)

@@ -12,6 +12,7 @@ from app.domain.messages import Message
 from app.engine.execution.questions import OpenQuestion
 from app.engine.structs import CommandBody
 from app.protocols.gateway import ProtocolGateway
+from app.protocols.openai.chats import Chat, Said, marked, text_of, turn_of
 from app.protocols.openai.errors import UNKNOWN_RESPONSE
 from app.protocols.openai.past import messages_at, messages_in
 from app.protocols.openai.responses.inbound import GivenInput, answer_of, read_input, resumed_calls
@@ -41,9 +42,9 @@ class Base(NamedTuple):
 
 
 async def plan_of(
-    gateway: ProtocolGateway, principal: Principal, data: ResponseRequest, chat: UUID | None, *, repeats: bool
+    gateway: ProtocolGateway, principal: Principal, data: ResponseRequest, chat: Chat | None, *, repeats: bool
 ) -> RunPlan:
-    """Return what the run of a request starts from. ``chat``: the thread of a chat UI, which sends the whole chat.
+    """Return what the run of a request starts from. ``chat``: that of a UI, which sends all of its messages.
 
     ``repeats``: the request has an idempotency key, so it may be a repetition whose thread has moved on. Raises
     ``Invalid``, ``NotFound``.
@@ -53,8 +54,9 @@ async def plan_of(
     if data.store is False and data.background:
         raise _invalid("background", "needs store")
     base, known = await _base(gateway, principal, data), data.input
-    if base is None and chat is not None and data.store is not False:
-        base, known = Base(chat), _news(data.input)
+    goes_on = None if base is not None or data.store is False else chat
+    if goes_on is not None:
+        base, known = await _base_of_chat(gateway, principal, goes_on, data.input)
     given = read_input(known)
     if base is None or data.store is False:
         earlier = [] if base is None else await _messages(gateway, principal, base)
@@ -71,7 +73,26 @@ async def plan_of(
         return RunPlan(base.thread_id, {"command": CommandBody(resume=resume_of(answers)), **fork}, resumed)
     if not repeats:
         _check_results(given, questions)
-    return RunPlan(base.thread_id, {"input": {"messages": given.messages}, **fork})
+    messages = given.messages if goes_on is None else marked(given.messages)
+    return RunPlan(base.thread_id, {"input": {"messages": messages}, **fork})
+
+
+async def _base_of_chat(gateway: ProtocolGateway, principal: Principal, chat: Chat, given: Any) -> tuple[Base, Any]:
+    """Return where the thread of a chat goes on, and the input that it needs of all that the request brings."""
+    if not isinstance(given, list):
+        turn = await turn_of(gateway, principal, chat, [Said(0, text_of(given))], 0)
+        return Base(chat.thread_id, turn.checkpoint_id), given
+    said = [at for at, item in enumerate(given) if isinstance(item, dict) and _is_said(item)]
+    first_new = said[-1] + 1 if said else 0
+    people = [
+        Said(at, text_of(item.get("content")))
+        for at, item in enumerate(given)
+        if isinstance(item, dict) and item.get("role") == "user"
+    ]
+    if not any(one.at >= first_new for one in people):  # outputs of tools, answers to questions
+        return Base(chat.thread_id), given[first_new:]
+    turn = await turn_of(gateway, principal, chat, people, first_new)
+    return Base(chat.thread_id, turn.checkpoint_id), given[turn.start :]
 
 
 async def conversation_of(gateway: ProtocolGateway, principal: Principal, data: ResponseRequest) -> list[Message]:
@@ -111,14 +132,6 @@ def _check_calls(messages: Sequence[Mapping[str, Any]]) -> None:
             raise _invalid(
                 "input", f"has a tool output for {str(message.get('tool_call_id'))[:100]!r}, and no such call"
             )
-
-
-def _news(given: Any) -> Any:
-    """Return the items after the last that an assistant has said."""
-    if not isinstance(given, list):
-        return given
-    said = [at for at, item in enumerate(given) if isinstance(item, dict) and _is_said(item)]
-    return given[said[-1] + 1 :] if said else given
 
 
 def _is_said(item: dict[str, Any]) -> bool:
