@@ -227,3 +227,22 @@ async def test_serving_on_an_old_server_is_refused_as_migrating_is(
             await database.revision()
     finally:
         await database.aclose()
+
+
+async def test_a_check_that_finds_no_database_does_not_blame_the_roles(server_url: str) -> None:
+    """As when the database crashes while a server starts: grants are not at fault then."""
+    user = f"login_{uuid4().hex[:8]}"
+    await execute(server_url, f"create role {user} login")
+    try:
+        for url, sentence in (
+            ("postgresql://user:hunter-2@127.0.0.1:1/db", r"^the database cannot be reached .* check DATABASE_URL$"),
+            (server_url.replace("postgres@", f"{user}@"), r"as the role agent_app: run `agent-service migrate` as the"),
+        ):
+            database = engine.Database(url)
+            try:
+                with pytest.raises(StartError, match=sentence):
+                    await database.check()
+            finally:
+                await database.aclose()
+    finally:
+        await execute(server_url, f"drop role {user}")

@@ -237,6 +237,7 @@ async def campaign(
         violations = await run_threads(driver, chaos, threads, started_at + seconds)
         threads = threads[: len(driver.thread_ids)]
         violations += await check(driver, witness, threads, testbed.database.url)
+        violations += fleet.unexpected_exits
         recovered = sum(any(numbers[0] > 1 for numbers in map(epochs, one.frames)) for one in driver.records)
         return Report(
             seed=seed,

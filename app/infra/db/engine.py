@@ -33,6 +33,8 @@ from app.infra.telemetry.tracing import NO_TRACER, Tracer
 
 NO_SUCH_ROLE = "22023"
 """SQLSTATE of a connection with a role that no migration has created yet."""
+ROLE_REFUSED = (NO_SUCH_ROLE, "42501")
+"""SQLSTATEs of a connection with a role that does not exist, or that the user may not assume."""
 
 FIRST_SECONDS = 5.0
 """Timeout of a transaction's first statement. It waits for no lock, so without a response the connection is dead."""
@@ -411,6 +413,8 @@ class Database:
                     found = await connection.execute(sql.CURRENT_ROLE)
                     row = found.one()
             except (OSError, sa.exc.SQLAlchemyError, asyncpg.PostgresError) as error:
+                if getattr(getattr(error, "orig", None), "sqlstate", "") not in ROLE_REFUSED:
+                    raise StartError(reason(error, self._addresses()[0])) from error
                 raise StartError(
                     f"cannot connect to the database as the role {role}: run `agent-service migrate` as the owner, and "
                     f"grant {role} to the user of DATABASE_URL"
