@@ -190,12 +190,12 @@ async def scenario_on(folder: Path, transport: str) -> AsyncIterator[Scenario]:
         await asyncio.to_thread(database.stop)
 
 
-async def rounds(folder: Path, transport: str, count: int) -> Report:
-    """Run ``count`` rounds over ``transport``."""
+async def rounds(folder: Path, transport: str, count: int, first: int = 0) -> Report:
+    """Run ``count`` rounds over ``transport``, beginning with combination ``first`` of the twelve."""
     async with scenario_on(folder, transport) as scenario:
         workers = children_of(scenario.server.process.pid)
-        kinds = zip(itertools.cycle(FAULTS), itertools.cycle(CLIENTS), strict=False)  # twelve combinations
-        for fault, clients in itertools.islice(kinds, count):
+        kinds = zip(itertools.cycle(FAULTS), itertools.cycle(CLIENTS), strict=False)
+        for fault, clients in itertools.islice(kinds, first, first + count):
             await scenario.round(fault, clients)
         if children_of(scenario.server.process.pid) != workers:
             scenario.violation("the worker was replaced")
