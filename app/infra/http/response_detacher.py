@@ -10,8 +10,8 @@ from typing import Any, Protocol, cast
 from litestar.types import Receive, Scope, Send
 
 KEY = "agent_service.detacher"
-KEPT_KEYS = ("type", "method", "path", "path_template")
-"""Keys of a request's scope that are needed at its end."""
+KEPT_KEYS = ("type", "method", "path", "path_template", "route_handler")
+"""Keys of a request's scope that are needed at its end, for metrics and traces."""
 
 
 class DetachedResponse(Protocol):
