@@ -1,7 +1,9 @@
 """Request bodies that are expensive for a parser, an encoder, a matcher or the database."""
 
+import itertools
 import json
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from app.infra.http.request_bodies import MAX_BODY_BYTES, MAX_MESSAGES_BODY_BYTES
@@ -10,13 +12,14 @@ UNKNOWN = "00000000-0000-4000-8000-000000000001"
 
 
 class Attack(NamedTuple):
-    """One request and its allowed response statuses; empty: any below 500."""
+    """One request below ``base``, and its allowed response statuses; empty: any below 500."""
 
     name: str
     method: str
     path: str
     body: bytes
     statuses: tuple[int, ...] = ()
+    base: str = "/api/v1"
 
 
 def run(content: bytes, assistant: bytes = b"echo") -> bytes:
@@ -136,21 +139,30 @@ FIELDS = [
 
 
 def routes(document: dict[str, Any]) -> Iterator[tuple[str, str, dict[str, Any]]]:
-    """Yield method, path (parameters filled in) and operation of every route below the base path."""
+    """Yield method, template of the path and operation of every route, those of protocols too."""
     for template, operations in document["paths"].items():
-        if not template.startswith("/api/v1/"):
-            continue
-        path = "/".join(
-            UNKNOWN if part.startswith("{") else part for part in template.removeprefix("/api/v1").split("/")
-        )
         for method, operation in operations.items():
             if method in {"get", "post", "put", "patch", "delete"}:
-                yield method.upper(), path, operation
+                yield method.upper(), template, operation
+
+
+AGENTS = {"assistant": "echo", "agent": "echo", "model": "echo"}
+"""Path parameters of protocols that name an agent."""
+
+
+def filled(template: str, known: Mapping[str, str], other: str = UNKNOWN) -> str:
+    """Return a path of ``template``: with what is ``known`` of its parameters, and ``other`` for the rest."""
+    return re.sub(r"\{(\w+)[^}]*\}", lambda found: known.get(found[1], other), template)
 
 
 def generated(document: dict[str, Any]) -> Iterator[Attack]:
-    """Yield every shape for every route that accepts JSON, at the size limit of routes without messages."""
-    for method, path, operation in routes(document):
+    """Yield every shape for every route that accepts JSON, at the size limit of routes without messages.
+
+    Path parameters are unknown ids and the last segments of other routes.
+    """
+    others = itertools.cycle((UNKNOWN, "documents", "runs", "state", "echo"))
+    for method, template, operation in routes(document):
         if "application/json" in operation.get("requestBody", {}).get("content", {}):
             for shape, make in SHAPES.items():
-                yield Attack(f"{method} {path}: {shape}", method, path, make(MAX_BODY_BYTES))
+                path = filled(template, AGENTS, next(others))
+                yield Attack(f"{method} {path}: {shape}", method, path, make(MAX_BODY_BYTES), base="")

@@ -24,7 +24,7 @@ BLOCKED = 0.1
 LARGEST = base64.b64encode(random.Random(1).randbytes((MAX_MESSAGES_BODY_BYTES - 512) // 4 * 3))
 """The largest accepted message, incompressible."""
 ATTEMPTS = 3
-SLOW = pytest.mark.timeout(240)
+SLOW = pytest.mark.timeout(1_800 if FULL else 240)
 
 
 def cheapest(server: AttackedServer, work: Callable[[], object]) -> Cost:
@@ -40,12 +40,12 @@ def cheapest(server: AttackedServer, work: Callable[[], object]) -> Cost:
 
 
 def send(server: AttackedServer, attack: Attack, key: str | None = None) -> Answer:
-    answer = server.request(attack.method, attack.path, attack.body, key)
+    answer = server.call(attack.method, attack.base + attack.path, attack.body, key)
     assert answer.status < 500, (attack.name, answer.status, answer.body[:300])
     if attack.statuses:
         assert answer.status in attack.statuses, (attack.name, answer.status, answer.body[:300])
     if answer.status >= 400:
-        assert answer.json()["detail"], attack.name
+        assert any(answer.json().get(name) for name in ("detail", "error", "message")), (attack.name, answer.body[:300])
     return answer
 
 
@@ -67,7 +67,8 @@ def test_a_wide_field_does_not_block_the_event_loop(attacked_server: AttackedSer
 @SLOW
 def test_every_route_refuses_hostile_bodies_in_bounded_time_and_memory(attacked_server: AttackedServer) -> None:
     attacks = list(generated(attacked_server.document()))
-    assert len({(attack.method, attack.path) for attack in attacks}) > 25
+    starts = {attack.path.split("/")[1] for attack in attacks}
+    assert starts >= {"api", "v1", "ag-ui", "ai-sdk", "copilotkit", "a2a", "mcp"}
     chosen = attacks if FULL else attacks[::8]  # coprime to the seventeen shapes, so routes get different ones
     for attack in chosen:
         cost = cheapest(attacked_server, functools.partial(send, attacked_server, attack))

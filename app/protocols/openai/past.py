@@ -8,6 +8,7 @@ from uuid import UUID
 import msgspec
 
 from app.base.errors import Gone, NotFound
+from app.base.offload import offload
 from app.domain.events import Ended, Event, Failed, Interrupted, RunStarted, StepCommitted
 from app.domain.lifecycle import LIVE
 from app.engine.entries import ClaimedRun, created
@@ -74,7 +75,12 @@ async def messages_at(
         state = await gateway.threads.state_at(principal, thread_id, str(checkpoint_id))
     except NotFound:
         return []
-    return messages_in(state.values)
+    return await read_messages(state.values)
+
+
+async def read_messages(values: msgspec.Raw) -> list[dict[str, Any]]:
+    """Return the messages in a thread's values; many are read in a thread."""
+    return await offload(len(values), messages_in, values)
 
 
 def messages_in(values: msgspec.Raw) -> list[dict[str, Any]]:

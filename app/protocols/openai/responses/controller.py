@@ -2,7 +2,7 @@
 
 import contextlib
 import functools
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Sequence
 from typing import Any
 from uuid import UUID
 
@@ -12,8 +12,8 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from app.agents.port import ModelOptions
 from app.base.errors import Invalid, NotFound
-from app.base.offload import body_bytes, offload
 from app.domain.lifecycle import LIVE, RunStatus
+from app.domain.messages import Message
 from app.engine.structs import Run, RunCreate
 from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in, on_thread
@@ -30,7 +30,7 @@ from app.protocols.openai.past import run_events, run_of_accepted
 from app.protocols.openai.responses import items
 from app.protocols.openai.responses.compaction import compaction, summarizing_run
 from app.protocols.openai.responses.inbound import input_messages
-from app.protocols.openai.responses.plan import RunPlan, conversation_of, plan_of
+from app.protocols.openai.responses.plan import RunPlan, conversation_of, off_the_loop, plan_of
 from app.protocols.openai.responses.projection import ResponseCollector, ResponseProjection, stopping_after
 from app.protocols.openai.responses.response import RESPONSE, ResponseHead, head_of, uuid_in
 from app.protocols.openai.responses.structs import Items, ResponseRequest, StoredSettings
@@ -137,7 +137,7 @@ class ResponsesController(Controller):
         gateway.streams.admit(principal.holder)
         key = await key_in(request)
         messages = await conversation_of(gateway, principal, data)
-        body = await offload(body_bytes.get(), summarizing_run, data.model, messages, PROTOCOL)
+        body = await off_the_loop(messages, summarizing_run, data.model, messages, PROTOCOL)
         try:
             accepted = await gateway.runs.create(principal, None, body, key)
         except Invalid as error:
@@ -160,7 +160,7 @@ class ResponsesController(Controller):
         """Of its input, earlier messages, instructions and tools, without the agent's own; no model is asked."""
         messages = await conversation_of(gateway, principal, data)
         texts = [data.instructions or "", *([] if not data.tools else [encode(data.tools).decode()])]
-        tokens = sum(map(estimate_tokens, messages)) + sum(map(estimate_text_tokens, texts))
+        tokens = await off_the_loop(messages, _tokens_in, messages) + sum(map(estimate_text_tokens, texts))
         return {"object": "response.input_tokens", "input_tokens": tokens}
 
     @get("/{response_id:str}", opt=READS, summary="Retrieve a response, or follow its events")
@@ -238,6 +238,10 @@ class _Given(msgspec.Struct):
         """Return the answer that the request gave to a question."""
         resume = None if self.command is None else self.command.resume
         return resume.get(question) if isinstance(resume, dict) else resume
+
+
+def _tokens_in(messages: Iterable[Message]) -> int:
+    return sum(map(estimate_tokens, messages))
 
 
 def _last_content(given: str | Items | None) -> Any:

@@ -3,17 +3,18 @@
 Every thread is a conversation, whichever API it was made by.
 """
 
-from collections.abc import Collection, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, ParamSpec, TypeVar
 from uuid import UUID, uuid5
 
 import msgspec
-from litestar import Controller, delete, get, post
+from litestar import Controller, MediaType, Response, delete, get, post
 from litestar.params import FromPath, FromQuery, JSONBody
 
 from app.agents.port import END_NODE
 from app.base.errors import Invalid, NotFound
 from app.base.ids import new_id
+from app.base.offload import offload
 from app.features.access.guard import READS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in, on_thread
 from app.features.threads.structs import StateUpdate, Thread, ThreadCreate, ThreadPatch
@@ -34,6 +35,11 @@ MAX_ITEMS = 20
 MAX_METADATA = 16
 
 ConversationId = FromPath[str]
+
+P = ParamSpec("P")
+Value = TypeVar("Value")
+
+_encode = msgspec.json.Encoder().encode
 
 
 class ConversationCreate(msgspec.Struct, kw_only=True):
@@ -127,10 +133,10 @@ class ConversationsController(Controller):
         after: FromQuery[str | None] = None,
         limit: FromQuery[int] = 20,
         order: FromQuery[str] = "desc",
-    ) -> dict[str, Any]:
+    ) -> Response[Any]:
         """Newest first, unless ``order`` is ``asc``."""
         thread = await _found(gateway, principal, conversation_id)
-        return items.page_of(_items(thread), after=after, limit=limit, order=order)
+        return _json(await _offload(thread, _page, thread, after=after, limit=limit, order=order))
 
     @post("/{conversation_id:str}/items", status_code=200, summary="Add items to a conversation")
     async def add_items(
@@ -140,7 +146,7 @@ class ConversationsController(Controller):
         principal: CurrentPrincipal,
         gateway: Gateway,
         request: AnyRequest,
-    ) -> dict[str, Any]:
+    ) -> Response[Any]:
         """They follow the newest state; no agent runs."""
         key = await key_in(request)
         thread = await _found(gateway, principal, conversation_id)
@@ -149,21 +155,18 @@ class ConversationsController(Controller):
             {"id": str(uuid5(thread.thread_id, f"{seed} {at}")), **one} for at, one in enumerate(_messages(data.items))
         ]
         ids = {message["id"] for message in messages}
-        known = {item["id"] for item in _items(thread, without=ids)}
+        known = await _offload(thread, _ids, thread, ids)
         await _add(gateway, principal, thread, messages, key)
-        added = [item for item in _items(await _found(gateway, principal, conversation_id)) if item["id"] not in known]
-        return items.page_of(added, after=None, limit=items.MAX_PAGE, order="asc")
+        thread = await _found(gateway, principal, conversation_id)
+        return _json(await _offload(thread, _page, thread, known, after=None, limit=items.MAX_PAGE, order="asc"))
 
     @get("/{conversation_id:str}/items/{item_id:str}", opt=READS, summary="Retrieve an item of a conversation")
     async def get_item(
         self, conversation_id: ConversationId, item_id: FromPath[str], principal: CurrentPrincipal, gateway: Gateway
-    ) -> dict[str, Any]:
+    ) -> Response[Any]:
         """The item."""
         thread = await _found(gateway, principal, conversation_id)
-        for item in _items(thread):
-            if item["id"] == item_id:
-                return item
-        raise _no_item(item_id)
+        return _json(await _offload(thread, _item, thread, item_id))
 
     @delete("/{conversation_id:str}/items/{item_id:str}", status_code=200, summary="Delete an item of a conversation")
     async def delete_item(
@@ -171,7 +174,7 @@ class ConversationsController(Controller):
     ) -> dict[str, Any]:
         """Later runs do not see it; earlier states of the thread keep it."""
         thread = await _found(gateway, principal, conversation_id)
-        changes = items.without(messages_in(thread.values), item_id)
+        changes = await _offload(thread, lambda: items.without(messages_in(thread.values), item_id))
         if not changes:
             raise _no_item(item_id)
         await _write(gateway, principal, thread.thread_id, changes)
@@ -217,6 +220,31 @@ async def _found(gateway: ProtocolGateway, principal: Principal, given: str) -> 
         return await gateway.threads.get(principal, _thread_id(given))
     except NotFound:
         raise _unknown(given) from None
+
+
+async def _offload(thread: Thread, work: Callable[P, Value], *args: P.args, **named: P.kwargs) -> Value:
+    """Call ``work``, which reads all messages of ``thread``."""
+    return await offload(len(thread.values), work, *args, **named)
+
+
+def _json(body: bytes) -> Response[Any]:
+    return Response(body, media_type=MediaType.JSON)
+
+
+def _page(thread: Thread, known: Collection[str] = (), **page: Any) -> bytes:
+    """Return a page of the items that are not ``known``, as JSON."""
+    return _encode(items.page_of([item for item in _items(thread) if item["id"] not in known], **page))
+
+
+def _item(thread: Thread, item_id: str) -> bytes:
+    for item in _items(thread):
+        if item["id"] == item_id:
+            return _encode(item)
+    raise _no_item(item_id)
+
+
+def _ids(thread: Thread, without: Collection[str]) -> set[str]:
+    return {item["id"] for item in _items(thread, without)}
 
 
 def _items(thread: Thread, without: Collection[str] = ()) -> list[items.Item]:

@@ -232,13 +232,11 @@ def page_of(found: list[Item], *, after: str | None, limit: int, order: str) -> 
 
 def without(messages: Sequence[Mapping[str, Any]], item_id: str) -> list[dict[str, Any]]:
     """Return the messages that replace those of an item, so that it is gone; none if there is no such item."""
-    changes: list[dict[str, Any]] = []
-    for message in messages:
-        for item in items_of([message], ""):
-            if item["id"] == item_id:
-                changes.append(_changed(message, item))
-                call_id = item_id.removeprefix("mcp_") if item["type"] == "mcp_call" else ""
-                changes += [_removed(one) for one in messages if call_id and one.get("tool_call_id") == call_id]
+    found = [(message, item) for message in messages for item in items_of([message], "") if item["id"] == item_id]
+    changes = [_changed(message, item) for message, item in found]
+    if any(item["type"] == "mcp_call" for _, item in found):
+        call_id = item_id.removeprefix("mcp_")
+        changes += [_removed(one) for one in messages if call_id and one.get("tool_call_id") == call_id]
     return changes
 
 

@@ -1,12 +1,13 @@
 """Where a request starts: a new thread, an earlier response, a conversation, or the questions that its thread asks."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, ParamSpec, TypeVar
 from uuid import UUID
 
 import msgspec
 
 from app.base.errors import Invalid, NotFound
+from app.base.offload import body_bytes, offload, rough_size
 from app.domain.lifecycle import LIVE
 from app.domain.messages import Message
 from app.engine.execution.questions import OpenQuestion
@@ -14,13 +15,16 @@ from app.engine.structs import CommandBody
 from app.protocols.gateway import ProtocolGateway
 from app.protocols.openai.chats import Chat, Said, marked, text_of, turn_of
 from app.protocols.openai.errors import UNKNOWN_RESPONSE
-from app.protocols.openai.past import messages_at, messages_in
+from app.protocols.openai.past import messages_at, read_messages
 from app.protocols.openai.responses.inbound import GivenInput, answer_of, read_input, resumed_calls
 from app.protocols.openai.responses.response import CONVERSATION, RESPONSE, settings_in, uuid_in
 from app.protocols.openai.responses.structs import ResponseRequest, ResumedCall
 from app.protocols.parts import calls_in
 from app.protocols.questions import answers_by_call, client_call_id, resume_of
 from app.security.access.structs import Principal
+
+P = ParamSpec("P")
+Value = TypeVar("Value")
 
 
 class RunPlan(NamedTuple):
@@ -57,11 +61,11 @@ async def plan_of(
     goes_on = None if base is not None or data.store is False else chat
     if goes_on is not None:
         base, known = await _base_of_chat(gateway, principal, goes_on, data.input)
-    given = read_input(known)
+    given = await _read(known)
     if base is None or data.store is False:
         earlier = [] if base is None else await _messages(gateway, principal, base)
         messages = [*earlier, *given.messages]
-        _check_calls(messages)
+        await off_the_loop(messages, _check_calls, messages)
         return RunPlan(None, {"input": {"messages": messages}})
     fork: dict[str, Any] = {} if base.checkpoint_id is None else {"checkpoint_id": str(base.checkpoint_id)}
     questions = [] if fork else await gateway.runs.open_questions(principal, base.thread_id)
@@ -99,7 +103,17 @@ async def conversation_of(gateway: ProtocolGateway, principal: Principal, data: 
     """Return the messages that a response would be based on. Raises as ``plan_of``."""
     base = await _base(gateway, principal, data)
     earlier = [] if base is None else await _messages(gateway, principal, base)
-    return msgspec.convert([*earlier, *read_input(data.input).messages], list[Message])
+    messages = [*earlier, *(await _read(data.input)).messages]
+    return await off_the_loop(messages, msgspec.convert, messages, list[Message])
+
+
+async def off_the_loop(messages: Sequence[Any], work: Callable[P, Value], *args: P.args, **named: P.kwargs) -> Value:
+    """Call ``work``, which handles ``messages`` one by one: in a thread if they are many or long."""
+    return await offload(rough_size(messages), work, *args, **named)
+
+
+async def _read(given: Any) -> GivenInput:
+    return await offload(body_bytes.get(), read_input, given)
 
 
 def _answers(given: GivenInput, questions: Sequence[OpenQuestion]) -> dict[str, Any]:
@@ -167,7 +181,7 @@ async def _base(gateway: ProtocolGateway, principal: Principal, data: ResponseRe
 async def _messages(gateway: ProtocolGateway, principal: Principal, base: Base) -> list[dict[str, Any]]:
     if base.checkpoint_id is not None:
         return await messages_at(gateway, principal, base.thread_id, base.checkpoint_id)
-    return messages_in((await gateway.threads.state(principal, base.thread_id)).values)
+    return await read_messages((await gateway.threads.state(principal, base.thread_id)).values)
 
 
 def _invalid(field: str, words: str) -> Invalid:
