@@ -3,7 +3,7 @@
 Unexpected errors are logged with their traceback and the request's id; the client gets the id and a general sentence.
 """
 
-import itertools
+import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
@@ -33,6 +33,10 @@ ErrorShape = Callable[[int, str, "Sequence[FieldError]"], tuple[int, bytes]]
 
 ERROR_SHAPE = "error_shape"
 """Member of a handler's ``opt``: the ``ErrorShape`` of another protocol."""
+
+
+PARAMETER = "{"
+"""Stands for a parameter of a path."""
 
 
 CHALLENGE = "challenge"
@@ -157,22 +161,62 @@ def _shape_of(request: Request[Any, Any, Any]) -> ErrorShape | None:
     if request.scope.get("route_handler") is not None:
         return _opt_of(request).get(ERROR_SHAPE)
     app: Any = request.scope.get("litestar_app")
-    asked = request.scope["path"].strip("/").split("/")
-    found: tuple[tuple[int, bool, int], ErrorShape | None] = ((0, False, 0), None)
-    for route in () if app is None else app.routes:
-        segments = route.path.strip("/").split("/")
-        same = sum(1 for _ in itertools.takewhile(_is_same, zip(segments, asked, strict=False)))
-        nearness = (same, len(segments) == len(asked) == same, len(segments))
-        if same and nearness > found[0]:
-            handlers = getattr(route, "route_handlers", None) or [route.route_handler]
-            handler = max(handlers, key=lambda one: "POST" in getattr(one, "http_methods", ()))  # used most
-            found = (nearness, handler.opt.get(ERROR_SHAPE))
-    return found[1]
+    return None if app is None else _tree_of(app).shape_at(request.scope["path"])
 
 
-def _is_same(segments: tuple[str, str]) -> bool:
-    pattern, given = segments
-    return pattern == given or pattern.startswith("{")
+class _RouteTree:
+    """Routes by what their paths begin with, for the one nearest to a path that no route matches.
+
+    That is the one with the most segments in common; then one of exactly this path (the method is wrong), then the
+    longest; of equals the first. All parameters of a path are one segment here.
+    """
+
+    def __init__(self) -> None:
+        self._longest: dict[tuple[str, ...], _RankedShape] = {}
+        self._exact: dict[tuple[str, ...], _RankedShape] = {}
+
+    def add(self, path: str, number: int, shape: ErrorShape | None) -> None:
+        """Add the route with a ``number`` in the order of all."""
+        segments = tuple(PARAMETER if one.startswith("{") else one for one in path.strip("/").split("/"))
+        found = _RankedShape((len(segments), -number), shape)
+        for length in range(1, len(segments) + 1):
+            known = self._longest.get(segments[:length], found)
+            self._longest[segments[:length]] = max(known, found, key=_rank)
+        self._exact.setdefault(segments, found)
+
+    def shape_at(self, path: str) -> ErrorShape | None:
+        """Return the shape of the errors of the route nearest to ``path``; None if none begins like it."""
+        asked = path.strip("/").split("/")
+        begins: list[tuple[str, ...]] = [()]
+        for segment in asked:
+            longer = [(*begin, one) for begin in begins for one in (segment, PARAMETER)]
+            longer = [begin for begin in longer if begin in self._longest]
+            if not longer:
+                break
+            begins = longer
+        exact = [self._exact[begin] for begin in begins if begin in self._exact and len(begin) == len(asked)]
+        nearest = exact or [self._longest[begin] for begin in begins if begin]
+        return max(nearest, key=_rank).shape if nearest else None
+
+
+class _RankedShape(NamedTuple):
+    rank: tuple[int, int]
+    shape: ErrorShape | None
+
+
+def _rank(found: _RankedShape) -> tuple[int, int]:
+    return found.rank
+
+
+@functools.lru_cache(maxsize=1)
+def _tree_of(app: Any) -> _RouteTree:
+    """Return the routes of the application, of which a process has one."""
+    tree = _RouteTree()
+    for at, route in enumerate(app.routes):
+        handlers = getattr(route, "route_handlers", None) or [route.route_handler]
+        handler = max(handlers, key=lambda one: "POST" in getattr(one, "http_methods", ()))  # used most
+        tree.add(route.path, at, handler.opt.get(ERROR_SHAPE))
+    return tree
 
 
 def of_service_error(request: Request[Any, Any, Any], error: AgentServiceError) -> Response[bytes]:
