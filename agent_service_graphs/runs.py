@@ -21,7 +21,7 @@ from agent_service_graphs.projection import json_of, value_of
 from agent_service_graphs.saver import RunSaver
 from agent_service_graphs.store import EmptyStore, EngineStore
 from agent_service_graphs.stored_values import StoredValues
-from agent_service_graphs.stream import message_reports, usage_of
+from agent_service_graphs.stream import MessageReports, usage_of
 from agent_service_graphs.threads import ThreadStore
 from agent_service_graphs.tool_classes import ClassedCalls, current_calls
 from agent_service_graphs.tools import ToolCaller, offering
@@ -117,6 +117,7 @@ class GraphRun:
         self._marks: dict[int, int] = {}
         self._room = asyncio.Event()
         self._updates: list[Any] = []
+        self._messages = MessageReports()
         self._interrupts: dict[str, Interrupt] = {}
         self._paused = False
         self._graph: Graph | None = None
@@ -245,7 +246,7 @@ class GraphRun:
 
     def _on_output(self, namespace: tuple[str, ...], mode: str, data: Any) -> None:
         if mode == "messages":
-            for report in message_reports(*data):
+            for report in self._messages.of(*data):
                 self._report("emit", **report, namespace=namespace)
         elif mode == "custom" and not namespace:
             self._report("emit", kind="custom", data=json_of(data))

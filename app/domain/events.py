@@ -8,15 +8,22 @@ from typing import Any
 
 import msgspec
 
+UNCHANGED = msgspec.Raw()
+"""Stands for JSON that is not given again."""
+
 
 class RunStarted(msgspec.Struct, frozen=True, tag="started", omit_defaults=True):
-    """The run was started; ``attempt`` counts from 1 and grows with each owner that resumes it."""
+    """The run was started; ``attempt`` counts from 1 and grows with each owner that resumes it.
+
+    ``subgraphs``: whether its stream names the subgraphs that events come from.
+    """
 
     run_id: str
     attempt: int
     thread_id: str = ""
     agent: str = ""
     input: msgspec.Raw = msgspec.Raw(b"null")
+    subgraphs: bool = False
 
 
 class CheckpointPosition(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -46,7 +53,9 @@ class MessageDelta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True,
     """A chunk of the message ``message_id`` streamed by the model: provisional until its step commits.
 
     ``tool_call`` is ``{"index", "id", "name", "args"}`` with ``args`` a chunk of JSON text; ``last`` closes it.
-    ``namespace``: path of the subgraph that streams it, joined by ``|``; empty for the agent itself.
+    ``namespace``: path of the subgraph that streams it, joined by ``|``; empty for the agent itself. For chunks in
+    LangChain's form: ``metadata`` of the model's call and ``fields`` of the chunk besides id and text (first of them a
+    ``content`` that is not a text), both JSON objects; empty if they are those of the message's chunk before.
     """
 
     message_id: str
@@ -57,15 +66,18 @@ class MessageDelta(msgspec.Struct, frozen=True, tag="delta", omit_defaults=True,
     tool_call: dict[str, Any] | None = None
     last: bool = False
     namespace: str = ""
+    fields: msgspec.Raw = UNCHANGED
+    metadata: msgspec.Raw = UNCHANGED
 
 
 class MessageAdded(msgspec.Struct, frozen=True, tag="message", omit_defaults=True):
-    """A whole message that was not streamed in chunks (a tool's result), as JSON; ``namespace`` as of its chunks."""
+    """A whole message that was not streamed in chunks (a tool's result), as JSON; the rest as of its chunks."""
 
     node: str
     step: int
     message: msgspec.Raw
     namespace: str = ""
+    metadata: msgspec.Raw = UNCHANGED
 
 
 class Custom(msgspec.Struct, frozen=True, tag="custom"):

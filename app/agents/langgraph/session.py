@@ -29,7 +29,7 @@ from app.agents.port import START_NODE, UNLIMITED, Interrupt, QuestionKind, RunC
 from app.agents.tool_loop.call_questions import KEPT
 from app.agents.tool_loop.calls import Toolbox
 from app.base.errors import AgentError
-from app.domain.events import Custom, MessageAdded, MessageDelta, Retracted, SubgraphOutput
+from app.domain.events import UNCHANGED, Custom, MessageAdded, MessageDelta, Retracted, SubgraphOutput
 from app.domain.messages import Usage
 from app.domain.state import ListChannel, Splice, State
 
@@ -220,10 +220,14 @@ class GraphSession:
                         tool_call=output.call,
                         last=output.last,
                         namespace="|".join(output.namespace),
+                        fields=_raw(output.fields),
+                        metadata=_raw(output.metadata),
                     )
                 )
             case "message":
-                emit(MessageAdded(output.node, output.step, msgspec.Raw(output.data), "|".join(output.namespace)))
+                namespace = "|".join(output.namespace)
+                message, metadata = msgspec.Raw(output.data), _raw(output.metadata)
+                emit(MessageAdded(output.node, output.step, message, namespace, metadata))
             case "custom":
                 emit(Custom(msgspec.Raw(output.data)))
             case _:
@@ -254,6 +258,10 @@ class GraphSession:
             return own
         value = msgspec.json.decode(asked.value)
         return Interrupt(asked.id, value, _kind(value), expects=asked.schema)
+
+
+def _raw(json: bytes) -> msgspec.Raw:
+    return msgspec.Raw(json) if json else UNCHANGED
 
 
 def _json(state: State, name: str) -> bytes | None:

@@ -99,7 +99,10 @@ class ChangeReport(msgspec.Struct, tag_field="op", tag="change"):
 
 
 class OutputReport(msgspec.Struct, tag_field="op", tag="emit", kw_only=True):
-    """Output for subscribers: a message's ``delta``, a ``message``, a ``custom`` value, or a ``subgraph``'s output."""
+    """Output for subscribers: a message's ``delta``, a ``message``, a ``custom`` value, or a ``subgraph``'s output.
+
+    ``fields`` and ``metadata`` as of ``MessageDelta``; empty if they are those of the message's chunk before.
+    """
 
     run: int
     kind: str
@@ -113,6 +116,8 @@ class OutputReport(msgspec.Struct, tag_field="op", tag="emit", kw_only=True):
     reasoning: str = ""
     call: dict[str, Any] | None = None
     last: bool = False
+    fields: bytes = b""
+    metadata: bytes = b""
 
 
 class AskedQuestion(msgspec.Struct):

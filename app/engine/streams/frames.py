@@ -45,6 +45,8 @@ class FrameRenderer:
         self.moves = any(view.moves for view in self._views)
         self.epoch = epoch
         self.seq = 0
+        self._subgraphs = False
+        self._chunks: dict[str, _ChunkForm] = {}
         self._delta_key: tuple[str, str, int] | None = None
         self._delta_middle = b""
         self._delta_end = b""
@@ -97,6 +99,7 @@ class FrameRenderer:
             case Interrupted():
                 return self._interrupted(event, values)
             case RunStarted():
+                self._subgraphs = event.subgraphs
                 return [self._control("metadata", encode({"run_id": event.run_id, "attempt": event.attempt}))]
             case Retracted():
                 return [self._control("retracted", encode({"message_ids": event.message_ids, "step": event.step}))]
@@ -133,6 +136,14 @@ class FrameRenderer:
         return DeferredFrame(mode, values, lambda: _framed(event, data(), epoch, seq))
 
     def _delta(self, event: MessageDelta) -> Frame:
+        if event.metadata:
+            self._chunks[event.message_id] = _ChunkForm(event)
+        form = self._chunks.get(event.message_id)
+        if form is not None:
+            data = form.chunk(event)
+            if event.last:
+                del self._chunks[event.message_id]
+            return self._frame("messages-tuple", data, event.namespace if self._subgraphs else "")
         key = (event.message_id, event.node, event.step)
         if key != self._delta_key:
             self._delta_key = key
@@ -150,8 +161,9 @@ class FrameRenderer:
         return self._frame("messages-tuple", data)
 
     def _whole(self, event: MessageAdded) -> Frame:
-        where = encode({"langgraph_node": event.node, "langgraph_step": event.step})
-        return self._frame("messages-tuple", b"[" + bytes(event.message) + b"," + where + b"]")
+        where = event.metadata or encode({"langgraph_node": event.node, "langgraph_step": event.step})
+        data = b"".join((b"[", event.message, b",", where, b"]"))
+        return self._frame("messages-tuple", data, event.namespace if self._subgraphs else "")
 
     def _frame(self, mode: str, data: bytes, namespace: str = "") -> Frame:
         self.seq += 1
@@ -161,6 +173,26 @@ class FrameRenderer:
     def _control(self, name: str, data: bytes) -> Frame:
         self.seq += 1
         return Frame("", _framed(name, data, self.epoch, self.seq))
+
+
+class _ChunkForm:
+    """What the chunks of a message in LangChain's form share."""
+
+    __slots__ = ("_fields", "_has_content", "_id", "_metadata")
+
+    def __init__(self, first: MessageDelta) -> None:
+        self._id = encode(first.message_id)
+        self._metadata = bytes(first.metadata)
+        self._fields = b""
+        self._has_content = False
+
+    def chunk(self, event: MessageDelta) -> bytes:
+        """Return the chunk of ``event`` and its metadata."""
+        if event.fields:
+            self._fields = bytes(event.fields)[1:-1]
+            self._has_content = self._fields.startswith(b'"content":')
+        text = b"" if self._has_content else b'"content":' + encode(event.text) + b","
+        return b"".join((b"[{", text, self._fields, b',"id":', self._id, b"},", self._metadata, b"]"))
 
 
 def _framed(event: str, data: bytes, epoch: int, seq: int) -> bytes:

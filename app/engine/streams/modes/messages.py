@@ -141,12 +141,16 @@ class MessagesView:
         pieces = []
         growing = self._growing.get(event.message_id)
         if growing is None:
-            self._growing = {event.message_id: (growing := PartialMessage())}  # one is streamed at a time
+            growing = self._growing[event.message_id] = PartialMessage()
             pieces.append(self._metadata(event.message_id, event))
         growing.add(event)
         pieces.append(ViewFrame("messages", "messages/partial", [growing.message(event.message_id)]))
+        if event.last:
+            del self._growing[event.message_id]
         return pieces
 
     def _metadata(self, message_id: str, event: MessageDelta | MessageAdded) -> ViewFrame:
         where = {**self._run, "langgraph_node": event.node, "langgraph_step": event.step}
+        if event.metadata:
+            where |= msgspec.json.decode(event.metadata)
         return ViewFrame("messages", "messages/metadata", {message_id: {"metadata": where}})
