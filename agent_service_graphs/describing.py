@@ -61,6 +61,20 @@ def result_channel(graph: Graph) -> str:
     return names if isinstance(names, str) else ""
 
 
+def has_default_context(graph: Graph) -> bool:
+    """Whether a context without values is one of ``graph``: all of its fields have defaults, or none is required."""
+    kind: Any = graph.context_schema
+    if kind is None:
+        return False
+    if is_typeddict(kind):
+        return not kind.__required_keys__
+    try:
+        kind()
+    except Exception:  # noqa: BLE001  whatever the project's class raises
+        return False
+    return True
+
+
 def serializer(graph: Graph) -> JsonPlusSerializer:
     """Return LangGraph's serialiser, which reads the types in the graph's schemas and a short list of safe ones."""
     allowed = getattr(graph, "_serde_allowlist", None) or set()

@@ -107,9 +107,11 @@ class GraphSource:
         self._tools = tools
         with offering(tools):
             self._found = load(code, folder)
-        self._ready = self._compiled(self._found) if not self._is_factory() else None
+        self._ready = self._compiled(self._found) if not self.is_factory else None
 
-    def _is_factory(self) -> bool:
+    @property
+    def is_factory(self) -> bool:
+        """Whether a function makes the graph, for each use."""
         found = self._found
         return callable(found) and not isinstance(found, Pregel) and not hasattr(found, "compile")
 

@@ -92,7 +92,13 @@ class Worker:
             return
         task = self._spawn(run.run())
         self._runs[number] = (run, task)
-        task.add_done_callback(lambda _: self._runs.pop(number, None))
+        task.add_done_callback(functools.partial(self._ended, number))
+
+    def _ended(self, number: int, task: asyncio.Task[None]) -> None:
+        """Forget a run that has ended; one that could not report its end ends with its error."""
+        self._runs.pop(number, None)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._connection.send(op="end", run=number, **failure(error))
 
     def _source(self, message: dict[str, Any]) -> GraphSource:
         """Return the graph that ``message`` is about. Raises ``BrokenGraph`` for one that this process cannot load."""
@@ -112,18 +118,28 @@ class Worker:
         for name, code in graphs.items():
             try:
                 source = GraphSource(name, code, folder, tools.get(name, ()))
-                async with source.open(
-                    {"configurable": {}}, lambda: server_runtime("assistants.read", None, None)
-                ) as graph:
-                    found[name] = described(graph)
+                found[name] = await self._described(source)
                 self._sources[name] = source
             except BrokenGraph as error:
                 found[name] = {"error": str(error)}
             except Exception as error:  # noqa: BLE001  one broken graph stops no other
-                about = failure(error)
-                found[name] = {"error": f"{code}: {about['error']}: {about['message']} ({about['at']})"}
+                found[name] = {"error": _reason(code, error)}
         self._connection.send(op="loaded", graphs=found)
         self._on_loaded()
+
+    async def _described(self, source: GraphSource) -> dict[str, Any]:
+        """Describe the graph; of one whose factory needs what only a run has, say why it cannot be described."""
+        try:
+            async with source.open(
+                {"configurable": {}}, lambda: server_runtime("assistants.read", None, None)
+            ) as graph:
+                return described(graph)
+        except BrokenGraph:
+            raise
+        except Exception as error:
+            if not source.is_factory:
+                raise
+            return {"undescribed": _reason(source.code, error)}
 
     async def _answer(self, message: dict[str, Any], work: Coroutine[Any, Any, dict[str, Any]]) -> None:
         """Answer a request of the engine with the result of ``work``, or with its error."""
@@ -157,6 +173,11 @@ class Worker:
         source = self._source(message)
         async with source.open({"configurable": {}}, lambda: server_runtime("assistants.read", None, None)) as graph:
             return drawn(graph, message["xray"])
+
+
+def _reason(code: str, error: Exception) -> str:
+    about = failure(error)
+    return f"{code}: {about['error']}: {about['message']} ({about['at']})"
 
 
 async def _serve(descriptor: int, status: int) -> None:

@@ -14,7 +14,7 @@ from langgraph.runtime import RunControl, Runtime
 from langgraph.types import Command, Interrupt, Send
 
 from agent_service_graphs.checkpoints import Answers, Document, Record
-from agent_service_graphs.describing import next_nodes, public_channels, result_channel, serializer
+from agent_service_graphs.describing import has_default_context, next_nodes, public_channels, result_channel, serializer
 from agent_service_graphs.documents import CannotStore
 from agent_service_graphs.loading import Graph, GraphSource
 from agent_service_graphs.projection import json_of, value_of
@@ -141,7 +141,7 @@ class GraphRun:
             if self._unstored is None:
                 return
             ending = failure(self._unstored)
-        except (Exception, SystemExit) as error:  # noqa: BLE001  whatever a graph raises ends its run alone
+        except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  whatever a graph raises ends its run alone
             ending = failure(error)
             if not isinstance(error, CannotStore):
                 self._on_change(waits=False)
@@ -152,12 +152,10 @@ class GraphRun:
         asked = self._asked
         user = user_of(asked["configurable"])
         store = EngineStore(self._connection, self._number)
-        context = asked["context"] or None
+        given = asked["context"] or None
         config = self._config(user)
 
-        async with self._source.open(
-            config, lambda: server_runtime("threads.create_run", user, store, context)
-        ) as graph:
+        async with self._source.open(config, lambda: server_runtime("threads.create_run", user, store, given)) as graph:
             self._graph = graph
             public = public_channels(graph)
             serde = serializer(graph)
@@ -167,13 +165,13 @@ class GraphRun:
             saver = RunSaver(document, answers, self._on_step, self._on_change, threads=threads)
             self._caller.document = document
             current_calls.set(ClassedCalls(self._caller, document, self._on_change))
-            given = self._input(document, answers)
+            context = {} if given is None and has_default_context(graph) else given
             config["configurable"] |= {CHECKPOINTER: saver, RUNTIME: Runtime(store=graph.store or store)}
             if asked["fork"] and document.root is not None and not document.is_of_run:
                 config["configurable"]["checkpoint_id"] = document.root.checkpoint["id"]
                 document.superseded = True
                 document.forget_call_results()
-            await self._drive(graph, given, config, context)
+            await self._drive(graph, self._input(document, answers), config, context)
             await self._caller.settle()
         if self._interrupts:
             return {"status": "interrupted", "interrupts": [_asked(one) for one in self._interrupts.values()]}

@@ -55,6 +55,26 @@ async def test_a_factory_gets_the_callers_settings_and_the_projects_environment(
     assert (await said(client, "factory", config={"configurable": {"greeting": "moin"}}))[-1] == "moin"
 
 
+async def test_a_factory_may_need_what_only_a_run_gives_it(client: LangGraphClient) -> None:
+    given: Any = {"configurable": {"tenant": "acme"}}
+    values: Any = await client.runs.wait(None, "tenanted", input={}, config=given)
+    assert values["done"] == ["acme"]
+    values = await client.runs.wait(None, "tenanted", input={}, config=given, interrupt_before=["serve"])
+    assert not values.get("done")
+    values = await client.runs.wait(None, "tenanted", input={}, raise_error=False)
+    assert values["__error__"]["error"] == "KeyError"
+
+
+async def test_a_run_without_context_gets_the_defaults_of_its_schema(client: LangGraphClient) -> None:
+    values: Any = await client.runs.wait(None, "defaulted", input={})
+    assert values["done"] == ["calm"]
+
+
+async def test_a_node_that_raises_a_keyboard_interrupt_fails_its_run(client: LangGraphClient) -> None:
+    values: Any = await client.runs.wait(None, "stopping", input={}, raise_error=False)
+    assert values["__error__"]["error"] == "KeyboardInterrupt"
+
+
 async def test_values_keep_their_types_between_runs(client: LangGraphClient) -> None:
     thread = (await client.threads.create())["thread_id"]
     await client.runs.wait(thread, "typed", input={})

@@ -34,7 +34,10 @@ def holds_graph(state: State) -> bool:
 
 
 class GraphDescription(msgspec.Struct, kw_only=True):
-    """What a graph looks like from outside, or the ``error`` that keeps it from being used."""
+    """What a graph looks like from outside, or the ``error`` that keeps it from being used.
+
+    ``undescribed``: why its factory could not make it without a run, whose settings it may need.
+    """
 
     nodes: list[str] = []
     schemas: dict[str, Any] = {}
@@ -43,6 +46,7 @@ class GraphDescription(msgspec.Struct, kw_only=True):
     tools: list[ToolDescription] = []
     description: str = ""
     error: str = ""
+    undescribed: str = ""
 
 
 class WorkerReady(msgspec.Struct, tag_field="op", tag="ready"):

@@ -363,6 +363,8 @@ class GraphWorker:
                 for name, graph in graphs.items():
                     if graph.error:
                         log.error("graph_broken", graph=name, reason=graph.error)
+                    if graph.undescribed:
+                        log.warning("graph_undescribed", graph=name, reason=graph.undescribed)
                 self._loaded.set()
             case WorkerAnswer(id=number):
                 waiting = self._requests.get(number)

@@ -251,7 +251,7 @@ def _check(body: RunCreate, agent: Agent, run_id: UUID) -> None:
     _check_nodes("interrupt_before", body.interrupt_before, agent.nodes)
     _check_nodes("interrupt_after", body.interrupt_after, agent.nodes)
     if body.command is not None and body.command.goto is not None:
-        _check_nodes("command/goto", goto_nodes(body.command.goto), (*agent.nodes, END_NODE))
+        _check_nodes("command/goto", goto_nodes(body.command.goto), (*agent.nodes, END_NODE) if agent.nodes else ())
         if not isinstance(agent, StateWriting):
             _check_sends(body.command.goto)
 
@@ -266,7 +266,8 @@ def _check_sends(goto: Any) -> None:
 
 
 def _check_nodes(field: str, named: NodeNames | None, nodes: tuple[str, ...]) -> None:
-    for name in named if isinstance(named, list) else ():
+    """Refuse unknown ``nodes``; a graph whose factory needs a run's settings shows none of them."""
+    for name in named if nodes and isinstance(named, list) else ():
         if name not in nodes:
             raise Invalid(
                 f"{field.replace('/', '.')} names {name[:100]!r}, which is not a node of this agent: use "

@@ -2,6 +2,7 @@
 
 import asyncio
 import operator
+from dataclasses import dataclass
 from typing import Annotated, Any, TypedDict
 
 from graphs import Scripted, effect, weather  # type: ignore[import-not-found]
@@ -163,6 +164,35 @@ def furnished(config: RunnableConfig, runtime: ServerRuntime[Any]) -> Any:
 
 
 contextual = StateGraph(Numbers, context_schema=Settings).add_node(speak).add_edge(START, "speak").compile()
+
+
+@dataclass
+class Defaults:
+    tone: str = "calm"
+
+
+def speak_by_default(state: Numbers, runtime: Runtime[Defaults]) -> Numbers:
+    return {"done": [runtime.context.tone]}
+
+
+defaulted = StateGraph(Numbers, context_schema=Defaults).add_node(speak_by_default).add_edge(START, "speak_by_default")
+
+
+def tenanted(config: RunnableConfig) -> Any:
+    """Make the graph of a tenant, whom only a run names."""
+    tenant = config["configurable"]["tenant"]
+
+    def serve(state: Numbers) -> Numbers:
+        return {"done": [tenant]}
+
+    return StateGraph(Numbers).add_node(serve).add_edge(START, "serve")
+
+
+async def stop(state: Numbers) -> Numbers:
+    raise KeyboardInterrupt
+
+
+stopping = StateGraph(Numbers).add_node(stop).add_edge(START, "stop").compile()
 
 
 def ask(state: Numbers) -> Numbers:
