@@ -191,3 +191,18 @@ def test_a_chat_continues_regenerates_and_has_nothing_to_resume(served: Served) 
         assert http.get(f"{url}/chat-{uuid.uuid4()}/stream").status_code == 204
         nothing = http.post(url, json={"id": chat, "messages": [answer]})
         assert (nothing.status_code, nothing.json()["errors"][0]["pointer"]) == (422, "/messages")
+
+
+def test_a_run_that_goes_on_from_an_approval_continues_the_same_message(steered: Served) -> None:
+    """Else ``useChat`` shows the approved call twice."""
+    chat, said = f"chat-{uuid.uuid4()}", user("what is 12*(3+4)?")
+    url = f"http://127.0.0.1:{steered.port}/ai-sdk/careful/chat"
+    with httpx.Client(timeout=60) as http:
+        begun = chunks_of(http.post(url, json={"id": chat, "messages": [said]}))
+        (asked,) = [chunk for chunk in begun if chunk["type"] == "tool-approval-request"]
+        approval = {"id": asked["approvalId"], "approved": True}
+        part = {"type": "tool-calculator", "state": "approval-responded", "approval": approval}
+        answer = {"id": begun[0]["messageId"], "role": "assistant", "parts": [part]}
+        continued = chunks_of(http.post(url, json={"id": chat, "messages": [said, answer]}))
+    assert continued[0]["messageId"] == begun[0]["messageId"]
+    assert "84" in said_in(continued)

@@ -257,7 +257,7 @@ async def test_a_cron_asks_a_person_answers_a_worker_dies_and_all_see_the_same(
     assert text_of(watch.events) == asking + last
 
     chunks = [json.loads(line[6:]) for line in (await chat).text.splitlines() if line.startswith("data: {")]
-    assert (chunks[0]["type"], chunks[0]["messageId"]) == ("start", f"msg_{second['run_id']}")
+    assert (chunks[0]["type"], chunks[0]["messageId"]) == ("start", f"msg_{asked.run}")
     assert "".join(chunk["delta"] for chunk in chunks if chunk["type"] == "text-delta") == last
     await check_what_was_watched(http, watch, [first["run_id"], second["run_id"]])
     await check_every_wire(http, asked, answered, [asking, last])

@@ -1,4 +1,4 @@
-"""Clients of other projects work unchanged: LiteLLM, the AI SDK's provider of Open Responses, the SDK of A2A."""
+"""Clients of other projects work unchanged: LiteLLM, the AI SDK's chat and its Open Responses, the SDKs of A2A."""
 
 import asyncio
 from collections.abc import Iterator
@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from tests.database import clone, drop
-from tests.journeys.conftest import Served, served
+from tests.journeys.conftest import Served, served, steered
 from tests.long_form import FULL
 from tests.suites.environments import checks_of, python_with
 from tests.suites.npm import installed
 
-__all__ = ["served"]
+__all__ = ["served", "steered"]
 
 SUITES = Path(__file__).parent
 AGENTS = SUITES.parent / "protocols" / "agents" / "agents.toml"
@@ -42,6 +42,14 @@ def test_the_ai_sdks_provider_of_open_responses(served: Served) -> None:
     results = checks_of([str(node), str(SUITES / "open_responses.mjs"), address, str(folder)], SECONDS)
     assert failed(results) == {}
     assert len(results) == 6
+
+
+def test_the_chat_behind_use_chat(steered: Served) -> None:
+    node, folder = installed("@ai-sdk/react@4.0.177", "react@19.2.1")
+    address = f"http://127.0.0.1:{steered.port}"
+    results = checks_of([str(node), str(SUITES / "use_chat.mjs"), address, str(folder)], SECONDS)
+    assert failed(results) == {}
+    assert len(results) == 7
 
 
 @pytest.fixture(scope="module")

@@ -80,7 +80,9 @@ class AISDKController(Controller):
         accepted = await gateway.runs.create(principal, thread_id, body, key)
         if key is not None:  # the run may be an old one
             await gateway.runs.check_log(principal, thread_id, accepted.run_id)
-        return _stream(gateway, principal, thread_id, accepted.run_id)
+        run = (thread_id, accepted.run_id)
+        first = await gateway.runs.first_of_chain(principal, *run) if "command" in work else accepted.run_id
+        return _stream(gateway, principal, run, first)
 
     @get("/chat/{chat_id:str}/stream", opt=READS, summary="Resume the stream of a chat")
     async def resume(
@@ -98,7 +100,8 @@ class AISDKController(Controller):
             return NoContent()
         await gateway.runs.check_log(principal, thread_id, run.run_id)
         gateway.streams.admit(principal.holder)
-        return _stream(gateway, principal, thread_id, run.run_id, _offset(request))
+        first = await gateway.runs.first_of_chain(principal, thread_id, run.run_id)
+        return _stream(gateway, principal, (thread_id, run.run_id), first, _offset(request))
 
     @post("/chat/{chat_id:str}/stop", status_code=204, summary="Stop the run of a chat")
     async def stop(
@@ -133,9 +136,11 @@ def _input(data: ChatPost) -> list[dict[str, Any]]:
 
 
 def _stream(
-    gateway: ProtocolGateway, principal: Principal, thread_id: UUID, run_id: UUID, after: int = -1
+    gateway: ProtocolGateway, principal: Principal, run: tuple[UUID, UUID], first: UUID, after: int = -1
 ) -> ChatStream:
-    message_id = f"msg_{run_id}"
+    """Return the stream of a ``run`` (thread, run), which continues the message of ``first`` if it answers that one."""
+    thread_id, run_id = run
+    message_id = f"msg_{first}"
     chunks = gateway.projections.follow(principal, run_id, "ai-sdk", lambda: UIMessageProjection(message_id), after)
     headers = {**HEADERS, "X-Thread-Id": str(thread_id), "X-Run-Id": str(run_id)}
     return ChatStream(gateway.streams, chunks, headers=headers, holder=principal.holder)
