@@ -30,6 +30,10 @@ class Invocations:
         self._attempts[namespace] = attempt
         self._first[attempt] = min(number, self._first.get(attempt, number))
 
+    def knows(self, namespace: str) -> bool:
+        """Whether a graph in ``namespace`` has begun."""
+        return namespace in self._attempts
+
     def place(self, namespace: str) -> tuple[str, int]:
         """Return the names in ``namespace`` without ids, and how often its tasks have been retried, the last aside.
 

@@ -131,6 +131,7 @@ class GraphRun:
         try:
             with offering(self._asked["tools"], self._caller):
                 ending = await self._run()
+            self._report_uncommitted()
             self._report_changes(waits=False)
             ending["kept"] = self._values.memory()
             self._keep(self._values)
@@ -144,6 +145,7 @@ class GraphRun:
         except (Exception, SystemExit, KeyboardInterrupt) as error:  # noqa: BLE001  whatever a graph raises ends its run alone
             ending = failure(error)
             if not isinstance(error, CannotStore):
+                self._report_uncommitted()
                 self._on_change(waits=False)
         self._ended = True  # what comes later is not stored, and must not be in the values that are kept
         self._report("end", **ending)
@@ -246,13 +248,23 @@ class GraphRun:
         if mode == "messages":
             for report in self._messages.of(*data):
                 self._report("emit", **report, namespace=namespace)
-        elif mode == "custom" and not namespace:
+        elif mode == "custom" and self._is_own(namespace):
             self._report("emit", kind="custom", data=json_of(data))
         elif namespace:
             if self._asked["subgraphs"] and mode in self._asked["modes"]:
                 self._report("emit", kind="subgraph", mode=mode, namespace=namespace, data=json_of(data))
         elif mode == "updates":
             self._on_update(data)
+
+    def _is_own(self, namespace: tuple[str, ...]) -> bool:
+        """Whether a custom value is of the graph itself: of its nodes, or of their ``@task`` functions.
+
+        The namespace of such a function is that of its caller; the checkpointer knows those of subgraphs.
+        """
+        if not namespace or self._asked["subgraphs"] or self._document is None:
+            return not namespace
+        knows = self._document.invocations.knows
+        return not any(knows("|".join(namespace[:depth])) for depth in range(1, len(namespace) + 1))
 
     def _on_update(self, data: dict[str, Any]) -> None:
         if INTERRUPT not in data:
@@ -261,6 +273,12 @@ class GraphRun:
         interrupts = data[INTERRUPT]
         self._paused = self._paused or not interrupts
         self._interrupts.update({one.id: one for one in interrupts})
+
+    def _report_uncommitted(self) -> None:
+        """Report the updates of nodes that have finished in a superstep which others keep open."""
+        updates, self._updates = self._updates, []
+        for update in updates if "updates" in self._asked["modes"] else ():
+            self._report("emit", kind="subgraph", mode="updates", data=json_of(update))
 
     def _on_step(self, record: Record) -> asyncio.Future[None] | None:
         """Report the end of a superstep."""

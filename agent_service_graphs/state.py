@@ -120,7 +120,7 @@ def _task(task: Any) -> dict[str, Any]:
         "id": task.id,
         "name": task.name,
         "path": list(task.path),
-        "error": None if task.error is None else repr(task.error),
+        "error": task.error if task.error is None or isinstance(task.error, str) else repr(task.error),
         "interrupts": list(task.interrupts),
         "checkpoint": None if at is None else {name: at[name] for name in ("thread_id", "checkpoint_ns")},
         "state": _shown(nested) if isinstance(nested, StateSnapshot) else None,

@@ -38,6 +38,44 @@ async def test_of_many_sends_only_those_that_asked_run_again(client: LangGraphCl
     assert ran.count("work-3") == 2
 
 
+async def test_the_state_inside_of_a_step_has_what_its_tasks_have_done(client: LangGraphClient) -> None:
+    """As ``aget_state`` of LangGraph: each task has its own result and its own question."""
+    thread = await new_thread(client)
+    given: Any = {"text": "hi"}
+    parts = [part async for part in client.runs.stream(thread, "parallel", input=given, stream_mode="updates")]
+    updates: Any = [part.data for part in parts if part.event == "updates"]
+    assert updates[0] == {"sure": {"answers": ["sure"]}}
+    assert len(updates[1]["__interrupt__"]) == 2
+    state: Any = await client.threads.get_state(thread)
+    tasks = {one["name"]: one for one in state["tasks"]}
+    assert {name: [i["value"] for i in one["interrupts"]] for name, one in tasks.items()} == {
+        "left": ["left?"],
+        "right": ["right?"],
+        "sure": [],
+    }
+    assert [name for name, one in tasks.items() if one["result"] is not None] == ["sure"]
+    assert tasks["sure"]["result"] == {"answers": ["sure"]}
+    assert (sorted(state["next"]), state["values"]["answers"]) == (["left", "right"], ["sure"])
+    assert len(state["interrupts"]) == 2
+    (newest, *_) = await client.threads.get_history(thread, limit=1)
+    assert [len(one["interrupts"]) for one in newest["tasks"]] == [1, 1, 0]
+    sent: Any = await new_thread(client)
+    given = {"numbers": [3, 4, 7]}
+    await client.runs.wait(sent, "sends", input=given)
+    state = await client.threads.get_state(sent)
+    assert (state["next"], len({one["id"] for one in state["tasks"]})) == (["work", "work"], 3)
+
+
+async def test_the_error_of_a_node_is_not_that_of_its_neighbour(client: LangGraphClient) -> None:
+    thread = await new_thread(client)
+    await client.runs.wait(thread, "neighbours", input={}, raise_error=False)
+    state: Any = await client.threads.get_state(thread)
+    assert {one["name"]: (one["error"], one["result"]) for one in state["tasks"]} == {
+        "fails": ("ValueError('no')", None),
+        "works": (None, {"done": ["works"]}),
+    }
+
+
 async def test_a_cached_node_runs_once_for_an_input(client: LangGraphClient, hosted: Served) -> None:
     ran, given = list[str](), dict[str, Any](numbers=[20, 22])
     for _ in range(2):

@@ -7,7 +7,7 @@ import msgspec
 from langgraph_sdk.client import LangGraphClient
 
 from agent_service_graphs.projection import json_of
-from tests.graphs.project.chunks import supervised
+from tests.graphs.project.chunks import reporting, supervised
 
 GIVEN: Any = {"messages": [{"role": "user", "content": "hi", "id": "m"}]}
 ONLY_HERE = {"assistant_id", "graph_id", "run_id", "thread_id"}
@@ -52,3 +52,12 @@ async def test_chunks_are_those_of_langgraph_with_metadata_and_namespaces(client
     assert hosted == list(_whole(local))
     assert {part.data[1]["tags"][0] for part in parts if "tags" in part.data[1]} == {"thinks", "calls"}
     assert all(part.data[1]["thread_id"] and part.data[1]["run_id"] for part in parts)
+
+
+async def test_custom_values_of_tasks_are_those_of_the_graph(client: LangGraphClient) -> None:
+    given: Any = {"numbers": [1, 2]}
+    streamed: Any = reporting.astream(given, stream_mode="custom")
+    local = [one async for one in streamed]
+    parts = [part async for part in client.runs.stream(None, "reporting", input=given, stream_mode="custom")]
+    assert [part.data for part in parts if part.event == "custom"] == local
+    assert local == ["of the entry point", "of task 1", "of task 2"]

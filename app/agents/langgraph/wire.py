@@ -20,6 +20,9 @@ NAMESPACE, ENDED = f"{HEAD}:ns:", f"{HEAD}:ended:"
 """Prefixes of hidden values: the newest checkpoint of a subgraph in the superstep that follows a graph's checkpoint,
 and the last one in the superstep before it."""
 
+WRITES = f"{HEAD}:writes"
+"""The hidden list of what tasks of the superstep that has not ended have written."""
+
 LENGTH = struct.Struct("<I")
 MAX_FRAME_BYTES = 128 * 1024 * 1024
 """The worker's frames hold messages of at most 64 MiB, and no further one from 1 MiB."""

@@ -38,6 +38,7 @@ from app.features.threads.views import (
     Path,
     StateMatcher,
     extracted,
+    is_partly_done,
     new_thread_view,
     origin_of,
     parent_of,
@@ -309,8 +310,8 @@ class ThreadService:
         if row is None:
             raise _unknown(thread_id)
         found = await offload(size_of(row), state_of, thread_id, row)
-        if subgraphs and row.checkpoint_id is not None:
-            await self.subgraphs.add_tasks(principal, found, row, recorded=False)
+        if is_partly_done(row) or (subgraphs and row.checkpoint_id is not None):
+            await self.subgraphs.add_tasks(principal, found, row, recorded=False, subgraphs=subgraphs)
         return found
 
     async def state_at(
@@ -335,8 +336,8 @@ class ThreadService:
         if row.checkpoint_id is None:
             raise NotFound(f"Checkpoint {checkpoint_id} not found in thread {thread_id}")
         found = await offload(size_of(row), state_of, thread_id, row)
-        if subgraphs:
-            await self.subgraphs.add_tasks(principal, found, row, recorded=True)
+        if subgraphs or is_partly_done(row):
+            await self.subgraphs.add_tasks(principal, found, row, recorded=True, subgraphs=subgraphs)
         return found
 
     async def history(
@@ -367,6 +368,8 @@ class ThreadService:
         matched = rows[0].matched if rows else 0
         rows, size = _fitting(rows)
         states = await offload(size, _states, thread_id, rows)
+        if rows and is_partly_done(rows[0]):
+            await self.subgraphs.add_tasks(principal, states[0], rows[0], recorded=True, subgraphs=False)
         if len(rows) < matched:
             return states, rows[-1].checkpoint_id
         at_start = last.checkpoint_id is not None and parent_of(thread_id, last) == origin

@@ -7,14 +7,14 @@ from uuid import UUID
 from sqlalchemy import Row
 
 from app.agents.port import Agents, NestedStates, StateQuestion
-from app.base.errors import NotFound
+from app.base.errors import NotFound, Unavailable
 from app.base.offload import offload
 from app.domain.state import State
 from app.engine.checkpoints.snapshot import read, size_of
 from app.features.threads import queries
 from app.features.threads.queries import HistoryRange
 from app.features.threads.structs import HistoryQuery, ThreadState
-from app.features.threads.views import parsed_state
+from app.features.threads.views import is_partly_done, parsed_state
 from app.infra.db.engine import Database
 from app.security.access.structs import Principal
 
@@ -73,18 +73,35 @@ class SubgraphStates:
                 found.append(state)
         return found
 
-    async def add_tasks(self, principal: Principal, state: ThreadState, row: Row[Any], *, recorded: bool) -> None:
-        """Give the tasks of ``state``, which is that of ``row``, the states of their subgraphs."""
+    async def add_tasks(
+        self, principal: Principal, state: ThreadState, row: Row[Any], *, recorded: bool, subgraphs: bool
+    ) -> None:
+        """Complete ``state``, which is that of ``row``, by what the graph itself says about its tasks.
+
+        ``subgraphs``: with the states of their subgraphs. In a superstep that is partly done, each has its own result,
+        error and interrupts, and ``values`` and ``next`` count those that have finished, unless ``recorded``.
+        """
         snapshot = await offload(size_of(row), read, row, row.last_number)
-        agent = self._agent(row.thread_metadata)
-        if agent is None or not agent.nested(snapshot.state):
+        agent, partly = self._agent(row.thread_metadata), is_partly_done(row)
+        if agent is None or not (partly or agent.nested(snapshot.state)):
             return
         asked = StateQuestion(
-            thread_id=row.of_thread, recorded=recorded, subgraphs=True, configurable=principal.configurable()
+            thread_id=row.of_thread, recorded=recorded, subgraphs=subgraphs, configurable=principal.configurable()
         )
-        for text in await agent.read_states([snapshot.state], asked):
+        try:
+            found = await agent.read_states([snapshot.state], asked)
+        except (NotFound, Unavailable):
+            if subgraphs:
+                raise
+            return  # as the checkpoint alone shows it, while the graph's process is starting
+        for text in found:
             whole = await offload(len(text), parsed_state, text)
-            state.tasks = whole.tasks
+            state.tasks = whole.tasks if subgraphs else [_with_place(one, state) for one in whole.tasks]
+            if partly:
+                _show_questions(state)
+                state.next = whole.next
+                if bytes(whole.values).startswith(b"{"):
+                    state.values = whole.values
 
     def _agent(self, metadata: dict[str, Any]) -> NestedStates | None:
         agent = self._agents.get(str(metadata.get("graph_id")))
@@ -138,6 +155,19 @@ class SubgraphStates:
                 return
             yield agent, await offload(sum(map(size_of, rows)), _read, rows)
             span = span._replace(before=rows[-1].checkpoint_id)
+
+
+def _with_place(task: dict[str, Any], state: ThreadState) -> dict[str, Any]:
+    """Return ``task`` with the place of its subgraph's state, if ``state`` knows that it has one."""
+    known = next((one["checkpoint"] for one in state.tasks if one["name"] == task["name"]), None)
+    return {**task, "checkpoint": known and task["checkpoint"]}
+
+
+def _show_questions(state: ThreadState) -> None:
+    """Give tasks the interrupts that the server has open, by id; the graph's own forms of others stay."""
+    known = {one["id"]: one for one in state.interrupts}
+    for task in state.tasks:
+        task["interrupts"] = [known.get(one["id"], one) for one in task["interrupts"]]
 
 
 def _read(rows: Sequence[Row[Any]]) -> list[State]:

@@ -8,7 +8,7 @@ from uuid import UUID
 import msgspec
 from sqlalchemy import Row
 
-from app.agents.langgraph.wire import NAMESPACE
+from app.agents.langgraph.wire import NAMESPACE, WRITES
 from app.agents.port import START_NODE
 from app.base.errors import Invalid
 from app.base.ids import origin_id, task_id
@@ -203,6 +203,13 @@ def state_of(thread_id: UUID, row: Row[Any]) -> ThreadState:
         checkpoint_id=snapshot.checkpoint_id,
         parent_checkpoint_id=parent,
     )
+
+
+def is_partly_done(row: Row[Any]) -> bool:
+    """Whether tasks of a graph have finished in the superstep after the latest checkpoint, which is in ``row``."""
+    if not row.latest or row.checkpoint_id is None:
+        return False
+    return list(row.next) != [START_NODE] and WRITES in unpack_head(row.head).lists
 
 
 def parent_of(thread_id: UUID, row: Row[Any]) -> UUID | None:

@@ -237,6 +237,8 @@ class ThreadProjection:
             yield self._frame(Topic("input"), encode(asked), method="input.requested")
 
     def _of_subgraph(self, event: SubgraphOutput) -> Iterator[ProjectedFrame]:
+        if not event.namespace:
+            return  # of a superstep that has not ended: shown when it has
         namespace = tuple(event.namespace.split("|"))
         yield from self._open_subgraph(namespace)
         match event.mode:

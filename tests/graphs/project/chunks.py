@@ -6,6 +6,8 @@ from typing import Any
 from langchain_core.language_models import BaseChatModel
 from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
 from langchain_core.outputs import ChatGeneration, ChatGenerationChunk, ChatResult
+from langgraph.config import get_stream_writer
+from langgraph.func import entrypoint, task
 from langgraph.graph import START, MessagesState, StateGraph
 
 PARTS: list[dict[str, Any]] = [
@@ -59,3 +61,23 @@ supervised = (
     .add_edge("answer", "member")
     .compile()
 )
+
+
+def report(state: MessagesState) -> None:
+    get_stream_writer()("of a subgraph")
+
+
+reporter = StateGraph(MessagesState).add_node("report", report).add_edge(START, "report").compile()
+
+
+@task
+async def fetch(number: int) -> int:
+    get_stream_writer()(f"of task {number}")
+    await reporter.ainvoke({"messages": []})
+    return number
+
+
+@entrypoint()
+async def reporting(given: dict[str, Any]) -> dict[str, Any]:
+    get_stream_writer()("of the entry point")
+    return {"fetched": [await fetch(number) for number in given["numbers"]]}

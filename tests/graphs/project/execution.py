@@ -188,6 +188,20 @@ def tenanted(config: RunnableConfig) -> Any:
     return StateGraph(Numbers).add_node(serve).add_edge(START, "serve")
 
 
+def works(state: Numbers) -> Numbers:
+    return {"done": ["works"]}
+
+
+async def fails(state: Numbers) -> Numbers:
+    await asyncio.sleep(0.1)
+    raise ValueError("no")
+
+
+neighbours = (
+    StateGraph(Numbers).add_node(works).add_node(fails).add_edge(START, "works").add_edge(START, "fails").compile()
+)
+
+
 async def stop(state: Numbers) -> Numbers:
     raise KeyboardInterrupt
 
