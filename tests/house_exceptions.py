@@ -21,7 +21,9 @@ BROAD_EXCEPTS = {
     "app/agents/functions/steps.py": 1,  # whatever a step raises is what it is known to have done
     "app/base/code_loader.py": 1,  # a user's module may raise anything while it is imported
     "app/agents/tool_loop/calls.py": 2,  # errors of tools go to the model, those of look-ups to a person
-    "app/base/tasks.py": 1,  # however the question fails whether the database answers: it does not
+    "app/base/containment.py": 2,  # code of a foreign exception's class, which its text and attributes run
+    # however the question fails whether the database answers, it does not; a task that cannot be made is made later
+    "app/base/tasks.py": 2,
     "app/cli/child_process.py": 1,  # the parent reports what a start-up check raises
     "app/cli/main.py": 1,  # a traceback is a bug: one line tells of it
     "app/features/crons/scheduler.py": 1,  # whatever one cron raises, the others have their turn

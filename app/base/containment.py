@@ -3,11 +3,14 @@
 ``KeyboardInterrupt`` and ``SystemExit`` leave a task through the event loop and stop it; an unrequested
 ``CancelledError`` makes a task group lose track of its child. Both are wrapped in an ordinary exception until the run
 ends.
+
+Code of a foreign class may raise wherever its exceptions are looked at: by ``str``, ``isinstance``, any attribute.
+``kind_of``, ``text_of``, ``location_of`` and ``root_of`` raise nothing, and ``tamed`` makes an exception harmless.
 """
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 Value = TypeVar("Value")
 
@@ -18,7 +21,7 @@ class CarriedError(Exception):
     """Wraps ``error``, a ``BaseException``, while it crosses a task boundary."""
 
     def __init__(self, error: BaseException) -> None:
-        super().__init__(type(error).__name__)
+        super().__init__(kind_of(error))
         self.error = error
 
 
@@ -43,18 +46,49 @@ def is_cancelled() -> bool:
 def root_of(error: BaseException) -> BaseException:
     """Return the original exception: unwraps ``CarriedError`` and groups that hold a single error."""
     while True:
-        if isinstance(error, CarriedError):
-            error = error.error
-        elif isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
-            error = error.exceptions[0]
+        kind = type(error)  # ``isinstance`` would ask the exception for its class
+        if issubclass(kind, CarriedError):
+            error = cast("CarriedError", error).error
+        elif issubclass(kind, BaseExceptionGroup) and len(own := _slot(error, "exceptions", BaseExceptionGroup)) == 1:
+            error = own[0]
         else:
             return error
+
+
+def _slot(thing: object, name: str, kind: type = BaseException) -> Any:
+    """Return the attribute that the interpreter itself keeps, past the code of a subclass."""
+    return vars(kind)[name].__get__(thing)
+
+
+def kind_of(error: BaseException) -> str:
+    """Return the name of the class of ``error``."""
+    name: str = _slot(type(error), "__name__", type)
+    return name
+
+
+def text_of(error: BaseException) -> str:
+    """Return the text of ``error``; empty if it has none, or its class does not make one."""
+    try:
+        return str(error)
+    except BaseException:  # noqa: BLE001  the text of a foreign error is made by its own code
+        return ""
+
+
+def tamed(error: BaseException) -> BaseException:
+    """Return ``error``, or a plain stand-in of the same name and traceback if looking at it raises."""
+    trace = _slot(error, "__traceback__")
+    try:
+        _ = str(error), error.__traceback__, error.__cause__, error.__context__, isinstance(error, CarriedError)
+    except BaseException:  # noqa: BLE001  the same
+        plain: type[Exception] = type(kind_of(error), (Exception,), {})
+        return plain().with_traceback(trace)
+    return error
 
 
 def location_of(error: BaseException) -> str:
     """Format the innermost frames of ``error``'s traceback without its message, which may hold a secret or a prompt."""
     places = []
-    trace = error.__traceback__
+    trace = _slot(error, "__traceback__")
     while trace is not None:
         code = trace.tb_frame.f_code
         places.append(f"{code.co_filename}:{trace.tb_lineno} in {code.co_qualname}")

@@ -13,11 +13,11 @@ import contextlib
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from contextvars import ContextVar
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import structlog
 
-from app.base.containment import contain, location_of, root_of, stack_of
+from app.base.containment import contain, kind_of, location_of, root_of, stack_of, text_of
 from app.base.errors import Unavailable
 
 log = structlog.get_logger(__name__)
@@ -116,6 +116,11 @@ class SupervisedTask:
         """Whether its task runs now."""
         return self.task is not None
 
+    def stalled(self, now: float) -> bool:
+        """Whether it has made no progress for too long; one that does not run should have been restarted by now."""
+        allowed = self.stall_seconds if self.running else self.stall_seconds + self._max_back_off
+        return now - self.moved_at > allowed
+
     def beat(self) -> None:
         """Record progress: a unit of work was done, or there was none to do."""
         self.moved_at = time.monotonic()
@@ -128,7 +133,7 @@ class SupervisedTask:
             self.failing_since = time.monotonic()
         self.failures += 1
         self._attempts += 1
-        self.error = "returned" if error is None else type(error).__name__
+        self.error = "returned" if error is None else kind_of(error)
         return float(min(FIRST_BACK_OFF * 2 ** min(self._attempts - 1, 16), self._max_back_off))
 
 
@@ -208,8 +213,15 @@ class Tasks:
         async def run() -> None:
             await work(supervised.beat)
 
+        started = run()
+        try:
+            task = asyncio.create_task(started, name=supervised.name)
+        except BaseException as error:  # noqa: BLE001  memory is short, or the loop makes no tasks: both may pass
+            started.close()
+            self._run_again(supervised, work, error)
+            return
         supervised.moved_at = time.monotonic()
-        supervised.task = task = asyncio.create_task(run(), name=supervised.name)
+        supervised.task = task
         self._tasks.add(task)
         # a callback sees every error and cancellation; once the loop stops, it starts nothing
         task.add_done_callback(lambda _: self._restart(supervised, work, task))
@@ -219,14 +231,18 @@ class Tasks:
     ) -> None:
         self._tasks.discard(task)
         error = asyncio.CancelledError() if task.cancelled() else task.exception()
-        if supervised.closed:
-            return
+        if not supervised.closed:
+            self._run_again(supervised, work, error)
+
+    def _run_again(
+        self,
+        supervised: SupervisedTask,
+        work: Callable[[Heartbeat], Awaitable[object]],
+        error: BaseException | None,
+    ) -> None:
         wait = supervised.ended(error)
-        if isinstance(error, Unavailable | OSError):  # includes TimeoutError; a traceback would add nothing
-            log.warning("task_restarts", task=supervised.name, error=supervised.error, reason=str(error), again_in=wait)
-        else:
-            log.error("task_restarts", task=supervised.name, error=supervised.error, again_in=wait, exc_info=error)
-        task.get_loop().call_later(wait, self._run, supervised, work)
+        asyncio.get_running_loop().call_later(wait, self._run, supervised, work)
+        _log_restart(supervised, error, wait)  # at last: even if that fails, the task runs again
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -259,6 +275,14 @@ class Tasks:
             for task in tasks:
                 task.cancel()
             _, tasks = await asyncio.wait(tasks, timeout=RETRY_SECONDS)  # a library may have swallowed the first
+
+
+def _log_restart(supervised: SupervisedTask, error: BaseException | None, wait: float) -> None:
+    line: dict[str, Any] = {"task": supervised.name, "error": supervised.error, "again_in": wait}
+    if issubclass(type(error), Unavailable | OSError):  # includes TimeoutError; a traceback would add nothing
+        log.warning("task_restarts", reason=text_of(cast("Exception", error)), **line)
+    else:
+        log.error("task_restarts", exc_info=error, **line)
 
 
 async def _always() -> bool:
@@ -313,6 +337,7 @@ class TaskWatchdog:
     def start(self) -> None:
         """Start watching."""
         self._checked_at = time.monotonic()
+        self._task_factory = asyncio.get_running_loop().get_task_factory()
         self._tasks.repeat(self.check_tasks, CHECK_SECONDS, name="check")
 
     async def aclose(self) -> None:
@@ -320,13 +345,14 @@ class TaskWatchdog:
         await self._tasks.aclose()
 
     async def check_tasks(self) -> None:
-        """Check every essential task once."""
+        """Check every essential task once, and that the loop makes tasks as it did."""
+        self._restore_task_factory()
         now, essential = time.monotonic(), [supervised for supervised in self._supervised if supervised.essential]
         paused, self._checked_at = now - self._checked_at > PAUSED_SECONDS, now
         if paused:
             for supervised in essential:
                 supervised.moved_at = now
-        suspects = [supervised for supervised in essential if supervised.failures or _stalled(supervised, now)]
+        suspects = [supervised for supervised in essential if supervised.failures or supervised.stalled(now)]
         if self.trouble or not suspects:
             return
         if not await self._database_answers():
@@ -339,10 +365,18 @@ class TaskWatchdog:
                     f"The task {supervised.name} failed {supervised.failures} times in a row ({supervised.error})."
                 )
                 return
-            if supervised.task is not None and _stalled(supervised, now):
-                log.error("task_stalled", task=supervised.name, at=stack_of(supervised.task))
+            if supervised.stalled(now):
+                at = "" if supervised.task is None else stack_of(supervised.task)
+                log.error("task_stalled", task=supervised.name, at=at)
                 self._give_up(f"The task {supervised.name} has made no progress for {now - supervised.moved_at:.0f} s.")
                 return
+
+    def _restore_task_factory(self) -> None:
+        """Take back a factory that an agent, or a library of its, has given the loop: everything here needs tasks."""
+        loop = asyncio.get_running_loop()
+        if self._tasks and loop.get_task_factory() is not self._task_factory:
+            loop.set_task_factory(self._task_factory)
+            log.error("task_factory_restored")
 
     async def _database_answers(self) -> bool:
         try:
@@ -361,7 +395,3 @@ class TaskWatchdog:
 
 
 _collecting: ContextVar[TaskWatchdog | None] = ContextVar("supervision", default=None)
-
-
-def _stalled(supervised: SupervisedTask, now: float) -> bool:
-    return supervised.running and now - supervised.moved_at > supervised.stall_seconds

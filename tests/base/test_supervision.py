@@ -2,6 +2,7 @@
 
 import asyncio
 import time
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
@@ -91,6 +92,109 @@ async def test_a_supervised_task_is_restarted_however_it_ends(ending: str) -> No
     before = started
     await asyncio.sleep(0.02)  # longer than any back-off here: a closed owner starts nothing
     assert started == before
+
+
+class Mute(OSError):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class Blank(Exception):
+    @property
+    def __traceback__(self) -> None:  # type: ignore[override]
+        raise RuntimeError("no traceback")
+
+
+class Closed(OSError):
+    def __getattribute__(self, name: str) -> object:
+        raise KeyError(name)
+
+
+@pytest.mark.parametrize("error", [Mute, Blank, Closed])
+async def test_an_error_that_cannot_be_shown_costs_no_restart(error: type[Exception]) -> None:
+    """Not even if the line about it cannot be written."""
+    tasks, started, enough = Tasks("test"), 0, asyncio.Event()
+
+    async def work(beat: Heartbeat) -> None:
+        nonlocal started
+        started += 1
+        if started == 4:
+            enough.set()
+        raise error
+
+    tasks.supervise(work, name="hostile", essential=True)
+    await asyncio.wait_for(enough.wait(), 10)
+    await tasks.aclose()
+
+
+class Refusing:
+    """A task factory that refuses its first tasks, as memory was short."""
+
+    def __init__(self, refusals: int) -> None:
+        self.left = refusals
+
+    def __call__(self, loop: asyncio.AbstractEventLoop, work: Any, **named: Any) -> "asyncio.Task[Any]":
+        if self.left:
+            self.left -= 1
+            raise MemoryError
+        return asyncio.Task(work, loop=loop, **named)
+
+
+async def test_a_restart_that_fails_is_tried_again(tasks: Tasks, supervision: TaskWatchdog) -> None:
+    loop, started, again = asyncio.get_running_loop(), 0, asyncio.Event()
+
+    async def work(beat: Heartbeat) -> None:
+        nonlocal started
+        started += 1
+        if started == 1:
+            loop.set_task_factory(Refusing(3))
+            raise RuntimeError
+        again.set()
+        await asyncio.Event().wait()
+
+    tasks.supervise(work, name="one", essential=True)
+    try:
+        await asyncio.wait_for(again.wait(), 10)
+    finally:
+        loop.set_task_factory(None)
+    (kept,) = supervision._supervised
+    assert (kept.failures, kept.error) == (4, "MemoryError")
+    assert kept.running
+    await tasks.aclose()
+
+
+async def test_an_essential_task_that_is_not_running_counts_as_stalled(
+    tasks: Tasks, supervision: TaskWatchdog, given_up: list[str]
+) -> None:
+    async def fail() -> None:
+        raise RuntimeError
+
+    tasks.repeat(fail, 0, name="dead", essential=True, back_off=30)
+    (kept,) = supervision._supervised
+    kept._attempts = 100  # the next back-off is the longest
+    await reached(tasks, supervision, 1)
+    assert not kept.running
+    kept.moved_at = time.monotonic() - kept.stall_seconds - 29
+    await supervision.check_tasks()
+    assert given_up == [], "its back-off is no stall"
+    kept.moved_at -= 2
+    await supervision.check_tasks()
+    assert "test.dead has made no progress" in given_up[0]
+    await tasks.aclose()
+
+
+async def test_a_foreign_task_factory_is_replaced(supervision: TaskWatchdog, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a factory that fails, or forgets its tasks, the process would answer nothing more."""
+    monkeypatch.setattr(module, "CHECK_SECONDS", 0.001)
+    loop = asyncio.get_running_loop()
+    before = loop.get_task_factory()
+    supervision.start()
+    await asyncio.sleep(0)
+    loop.set_task_factory(Refusing(10**9))
+    async with asyncio.timeout(10):
+        while loop.get_task_factory() is not before:  # noqa: ASYNC110  nothing signals it
+            await asyncio.sleep(0.001)
+    await supervision.aclose()
 
 
 def test_backoff_grows_until_there_is_progress(monkeypatch: pytest.MonkeyPatch) -> None:
