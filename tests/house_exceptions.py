@@ -21,7 +21,7 @@ BROAD_EXCEPTS = {
     "app/agents/functions/steps.py": 1,  # whatever a step raises is what it is known to have done
     "app/base/code_loader.py": 1,  # a user's module may raise anything while it is imported
     "app/agents/tool_loop/calls.py": 2,  # errors of tools go to the model, those of look-ups to a person
-    "app/base/containment.py": 2,  # code of a foreign exception's class, which its text and attributes run
+    "app/base/containment.py": 3,  # code of a foreign exception's class, which its text and attributes run
     # however the question fails whether the database answers, it does not; a task that cannot be made is made later
     "app/base/tasks.py": 2,
     "app/cli/child_process.py": 1,  # the parent reports what a start-up check raises
@@ -34,8 +34,10 @@ BROAD_EXCEPTS = {
     "app/security/limits/budgets.py": 1,  # whatever the driver raises, what was spent and used is written later
     # whatever keeps a look at the database from its answer, the database is of no use
     "app/features/system/database_probe.py": 1,
-    "app/engine/execution/ending.py": 1,  # the text of a foreign error is made by its own code
-    "app/engine/supervisor.py": 2,  # whatever an agent, or loading its thread, raises ends its run, not the process
+    # whatever an agent, loading its thread or writing its end raises: the run ends, or another process executes it
+    "app/engine/supervisor.py": 6,
+    "app/engine/queue/run_claimer.py": 1,  # whatever keeps a claimed run from starting, the others start
+    "app/infra/telemetry/logs.py": 1,  # who logs an error of foreign code must not fail because of its class
     "app/features/webhooks/dispatcher.py": 1,  # whatever making a call raises, it counts as an attempt that failed
     "app/protocols/projection.py": 1,  # whatever reading a run raises is raised for each of its readers
     "app/infra/http/request_context.py": 1,  # whatever a request raises becomes a 500 problem

@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from app.base.containment import kind_of, tamed, text_of
 from app.base.errors import StartError
 
 
@@ -65,7 +66,8 @@ def _import(work: Any, source: str, folder: Path) -> None:
         # user code must not end the process that imports it; Ctrl-C does not reach workers
         raise StartError(f"{source!r} cannot be imported: it raised {error!r}{_location(error)}") from error
     except Exception as error:
-        raise StartError(f"{source!r} cannot be imported: {type(error).__name__}: {error}{_location(error)}") from error
+        what = f"{kind_of(error)}: {text_of(error)}{_location(tamed(error))}"
+        raise StartError(f"{source!r} cannot be imported: {what}") from error
 
 
 def _location(error: BaseException) -> str:

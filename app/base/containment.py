@@ -35,6 +35,10 @@ async def contain(work: Coroutine[Any, Any, Value]) -> Value:
         if is_cancelled():
             raise
         raise CarriedError(error) from error
+    except Exception as error:
+        if tamed(error) is error:
+            raise
+        raise CarriedError(error) from None  # a task group asks an error for its class
 
 
 def is_cancelled() -> bool:
@@ -66,10 +70,10 @@ def kind_of(error: BaseException) -> str:
     return name
 
 
-def text_of(error: BaseException) -> str:
-    """Return the text of ``error``; empty if it has none, or its class does not make one."""
+def text_of(thing: object) -> str:
+    """Return the text of ``thing``, an error or what it holds; empty if it has none, or its class does not make one."""
     try:
-        return str(error)
+        return str(thing)
     except BaseException:  # noqa: BLE001  the text of a foreign error is made by its own code
         return ""
 
@@ -94,6 +98,11 @@ def location_of(error: BaseException) -> str:
         places.append(f"{code.co_filename}:{trace.tb_lineno} in {code.co_qualname}")
         trace = trace.tb_next
     return " < ".join(places[: -MAX_FRAMES - 1 : -1])
+
+
+def stacks_of(task: "asyncio.Task[Any]") -> list[str]:
+    """Format the innermost frames of all suspended tasks with the name of ``task``."""
+    return [stack_of(one) for one in asyncio.all_tasks() if one.get_name() == task.get_name()]
 
 
 def stack_of(task: "asyncio.Task[Any]") -> str:

@@ -155,7 +155,11 @@ class Tasks:
 
     def start(self, work: Coroutine[Any, Any, Any], *, name: str) -> asyncio.Task[Any]:
         """Run ``work`` once, as a task named ``name``, until it ends or the owner closes."""
-        task = asyncio.create_task(work, name=f"{self.name}.{name}")
+        try:
+            task = asyncio.create_task(work, name=f"{self.name}.{name}")
+        except BaseException:
+            work.close()
+            raise
         self._tasks.add(task)
         task.add_done_callback(self._ended)
         return task

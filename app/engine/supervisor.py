@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from app.agents.port import Agent, Agents
-from app.base.containment import location_of, root_of, stack_of
+from app.base.containment import kind_of, root_of, stacks_of, tamed
 from app.base.errors import LeaseLost, NotFound, Unavailable
 from app.base.tasks import Tasks, run_to_completion
 from app.domain.lifecycle import Reason
@@ -25,9 +25,9 @@ from app.engine.execution.run_state import LoadedThread, load_request, load_thre
 from app.engine.execution.run_trace import RunTrace
 from app.engine.execution.run_writer import RunWriter
 from app.engine.queue.cancels.canceller import REASONS, RunCanceller
-from app.engine.queue.claims import RunQueue, account_of
+from app.engine.queue.claims import MAX_ATTEMPTS, RunQueue, account_of
 from app.engine.queue.memory_gate import LargeRuns
-from app.engine.queue.owned_runs import CancelEnforcer, LeaseRenewer, OwnedRun
+from app.engine.queue.owned_runs import CancelEnforcer, LeaseRenewer, OwnedRun, log_failed, log_run, log_unended
 from app.engine.queue.quarantine import Quarantine
 from app.engine.queue.retention.sweeper import RetentionSweeper
 from app.engine.queue.run_claimer import RunClaimer
@@ -163,11 +163,12 @@ class Supervisor:
         claimed = self._large.without_request(claimed)
         # open the feed now, so that an early subscriber waits for it without querying the database
         feed = self.feeds.open(claimed.tenant_id, claimed.run_id, claimed.thread_id, claimed.epoch)
-        self._live[claimed.run_id] = live = OwnedRun(claimed, feed)
+        live = OwnedRun(claimed, feed)
+        live.task = self._tasks.start(self._run(live), name=f"run-{claimed.run_id}")
+        self._live[claimed.run_id] = live  # not before: a run without a task would never end
         self._meters.runs_active.add(1)
         if claimed.suspect:
             self._quarantine.launched(live)
-        live.task = self._tasks.start(self._run(live), name=f"run-{claimed.run_id}")
         return live
 
     def queued(self, delay: float = 0.0) -> None:
@@ -267,6 +268,10 @@ class Supervisor:
         except (LeaseLost, Unavailable) as error:
             if not live.abandoned:
                 log.warning("lease_lost", run_id=str(claimed.run_id), epoch=claimed.epoch, error=type(error).__name__)
+        except Exception as error:
+            if live.abandoned:
+                raise
+            status = await run_to_completion(self._end_anyway(live, error))
         finally:
             self._large.release(claimed, reserved)
             if not live.abandoned:  # else ``_end_without_code`` settles the run, once its end is written
@@ -299,11 +304,30 @@ class Supervisor:
             execution.drain()
         return execution, context
 
+    async def _end_anyway(self, live: OwnedRun, error: BaseException) -> str:
+        """End a run that could not end as it should, or hand it over, lest it keep its lease; return its status."""
+        execution, live.finishing = live.execution, True
+        log_unended(live, error)
+        try:
+            if execution is not None and not execution.writer.ended:
+                await execution.fail(error)  # without what could not be written
+        except LeaseLost:
+            return "lost"
+        except Exception as again:  # noqa: BLE001  whatever keeps the end from being written, another process may do it
+            log_unended(live, again)
+        if execution is not None and execution.writer.ended:
+            return execution.writer.status.value
+        if live.claimed.epoch >= MAX_ATTEMPTS:
+            return "lost"  # it may not end anywhere: from now on its leases expire, which counts
+        await self._hand_over(live, Reason.CUT)
+        return "handover"
+
     async def _hand_over(self, live: OwnedRun, reason: Reason) -> None:
         try:
             await self._claims.hand_over(live.claimed, reason)
-        except Unavailable:
-            return  # its lease expires
+        except Exception as error:  # noqa: BLE001  whatever keeps it from being handed over, its lease expires
+            log.warning("run_not_handed_over", run_id=str(live.claimed.run_id), error=kind_of(error))
+            return
         self._signals.queue()
 
     async def _release_after_outage(self, live: OwnedRun) -> None:
@@ -345,7 +369,7 @@ class Supervisor:
                 live.finishing = True
             await execution.end(outcome)
         except BaseException as error:  # noqa: BLE001  whatever an agent raises ends its run, not the process
-            await self._raised(live, execution, root_of(error), timed_out=limit.expired())
+            await self._raised(live, execution, tamed(root_of(error)), timed_out=limit.expired())
         finally:
             if overdue is not None:
                 overdue.cancel()
@@ -367,9 +391,7 @@ class Supervisor:
         elif isinstance(error, TimeoutError) and timed_out:
             await execution.time_out()
         else:
-            # the text of an error may repeat a prompt or a secret: only the client sees it, not the log
-            run_id, agent, kind = str(live.claimed.run_id), live.claimed.agent, type(error).__name__
-            log.info("run_failed", run_id=run_id, agent=agent, error=kind, at=location_of(error), raised=error)
+            log_failed(live, error)
             await execution.fail(error)
 
     def _overdue(self, live: OwnedRun) -> None:
@@ -392,6 +414,8 @@ class Supervisor:
         except (LeaseLost, Unavailable) as error:
             log.warning("lease_lost", run_id=str(live.claimed.run_id), error=type(error).__name__)
             status = "lost"
+        except Exception as error:  # noqa: BLE001  the same as in the task of a run
+            status = await self._end_anyway(live, error)
         finally:
             self._settle(live, status)
 
@@ -405,12 +429,7 @@ class Supervisor:
         self._abandoned.add(task)
         task.add_done_callback(self._abandoned.discard)
         self._meters.runs_left.add(1, claimed.agent)
-        log.error("run_left_behind", run_id=str(claimed.run_id), agent=claimed.agent, at=self._stacks_of(task))
-
-    @staticmethod
-    def _stacks_of(task: "asyncio.Task[None]") -> list[str]:
-        name = task.get_name()
-        return [stack_of(one) for one in asyncio.all_tasks() if one.get_name() == name]
+        log.error("run_left_behind", run_id=str(claimed.run_id), agent=claimed.agent, at=stacks_of(task))
 
     def _cancelled_elsewhere(self, live: OwnedRun) -> None:
         """A cancelled run was ended in the database while its code still runs here."""
@@ -469,7 +488,7 @@ class Supervisor:
         seconds = time.monotonic() - live.started
         self._meters.run_duration.record(seconds, status, agent)
         if self._log_runs:
-            _log_run(live, status, seconds)
+            log_run(live, status, seconds)
         live.trace.end(status, None if execution is None else execution.usage)
 
     def _start_next(self, thread: tuple[UUID, UUID]) -> None:
@@ -478,22 +497,3 @@ class Supervisor:
             self._signals.queue()
         else:
             self._tasks.start(self._claimer.claim_next(thread), name="claim")
-
-
-def _log_run(live: OwnedRun, status: str, seconds: float) -> None:
-    """Log a run that has ended, or left this process."""
-    claimed, execution = live.claimed, live.execution
-    spent: dict[str, float] = {}
-    if execution is not None and execution.usage.total_tokens:
-        spent["tokens"] = execution.usage.total_tokens
-    if execution is not None and execution.account.cost:
-        spent["dollars"] = round(execution.account.cost, 6)
-    log.info(
-        "run_ended",
-        agent=claimed.agent,
-        status=status,
-        seconds=round(seconds, 3),
-        **spent,
-        run_id=str(claimed.run_id),
-        thread_id=str(claimed.thread_id),
-    )

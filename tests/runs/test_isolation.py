@@ -11,6 +11,9 @@ from app.agents.port import RunContext, RunOutcome
 from app.base.errors import LeaseLost
 from app.base.tasks import run_concurrently
 from app.domain.events import MessageDelta
+from app.engine.entries import JournalEntry
+from app.engine.execution.journal import Journal
+from app.engine.queue.claims import MAX_ATTEMPTS
 from app.infra.db.engine import Database
 from app.infra.telemetry.logs import hide_raised
 from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, fetch, step
@@ -27,7 +30,29 @@ class Mute(Exception):
         raise ValueError("no text")
 
 
-ERRORS = [KeyboardInterrupt, SystemExit, Odd, asyncio.CancelledError, GeneratorExit, Mute]
+class Leaving(BaseException):
+    """An exception whose text ends the process."""
+
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+class Blank(Exception):
+    """An exception without a traceback."""
+
+    @property
+    def __traceback__(self) -> None:  # type: ignore[override]
+        raise RuntimeError("no traceback")
+
+
+class Closed(Exception):
+    """An exception that answers no question, not even that for its class."""
+
+    def __getattribute__(self, name: str) -> object:
+        raise KeyError(name)
+
+
+ERRORS = [KeyboardInterrupt, SystemExit, Odd, asyncio.CancelledError, GeneratorExit, Mute, Leaving, Blank, Closed]
 
 
 @pytest.mark.parametrize("error", ERRORS)
@@ -53,6 +78,39 @@ async def test_any_exception_of_an_agent_ends_its_run_at_once(
     assert result["__error__"]["error"] == error.__name__
     (row,) = await fetch(database, "select status, reason, attempts from runs")
     assert row == {"status": "error", "reason": "failed", "attempts": 1}
+
+
+class Unwritable(Exception):
+    """What a journal raises for an end that it cannot write."""
+
+
+@pytest.mark.parametrize("failures", [2, 3 * (MAX_ATTEMPTS - 1)])
+async def test_a_run_whose_end_cannot_be_written_keeps_no_lease(
+    database: Database, monkeypatch: pytest.MonkeyPatch, failures: int
+) -> None:
+    """It ends with the error, at once; if that cannot be written either, it is handed over and blamed for no crash."""
+    written, left = Journal.write, failures
+
+    async def write(journal: Journal, entry: JournalEntry) -> int:
+        nonlocal left
+        if entry.end is not None and left:
+            left -= 1
+            raise Unwritable
+        return await written(journal, entry)
+
+    async def work(_: RunContext) -> RunOutcome:
+        return RunOutcome(step=step("done"))
+
+    monkeypatch.setattr(Journal, "write", write)
+    async with engine_on(database, SteeredAgent("steered", work), sweeping=True) as engine:
+        run = await engine.begin("x", agent="steered")
+        async with asyncio.timeout(20):
+            await engine.streams.ended(TENANT, run.thread_id, run.run_id)
+    (row,) = await fetch(database, "select status, reason, attempts, epoch from runs")
+    if failures == 2:
+        assert row == {"status": "error", "reason": "failed", "attempts": 1, "epoch": 1}
+    else:
+        assert row == {"status": "success", "reason": "done", "attempts": 1, "epoch": MAX_ATTEMPTS}
 
 
 async def test_the_log_has_the_class_and_location_of_an_error_but_not_its_text(database: Database) -> None:

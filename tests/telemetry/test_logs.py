@@ -118,6 +118,41 @@ def test_what_agents_and_tools_raised_is_shown_to_their_developer_only() -> None
         assert ("at" in line, "raised" in line) == (not tracebacks, False)
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise SystemExit
+
+
+class Blank(Exception):
+    @property
+    def __traceback__(self) -> None:  # type: ignore[override]
+        raise RuntimeError("no traceback")
+
+
+class Closed(Exception):
+    def __getattribute__(self, name: str) -> object:
+        raise KeyError(name)
+
+
+@pytest.mark.parametrize("layout", ["json", "console"])
+@pytest.mark.parametrize("kind", [Mute, Blank, Closed])
+@pytest.mark.parametrize("where", ["itself", "its cause", "a field"])
+def test_an_error_that_cannot_be_shown_can_be_logged(layout: Any, kind: type[Exception], where: str) -> None:
+    out = io.StringIO()
+    set_up("INFO", layout, out)
+    logged: dict[str, Any] = {"exc_info": kind()} if where == "itself" else {"field": kind()}
+    if where == "its cause":
+        logged = {"exc_info": RuntimeError("outer")}
+        logged["exc_info"].__cause__ = kind()
+    structlog.get_logger("app").error("tool_failed", name="a\ud800b", **logged)
+    logging.getLogger("library").warning("%d of %d", *[1])
+    text = out.getvalue()
+    assert "tool_failed" in text
+    assert "%d of %d" in text
+    if where == "itself":
+        assert kind.__name__ in text
+
+
 def test_records_of_libraries_become_lines_too() -> None:
     out = io.StringIO()
     set_up("INFO", "json", out)

@@ -14,6 +14,7 @@ from app.agents.functions.conversion import convert, to_json
 from app.agents.functions.session import FunctionSession
 from app.agents.functions.step_journal import RecordedFailure, StepRecord
 from app.agents.tools.worker_threads import WorkerThreads
+from app.base.containment import kind_of, text_of
 from app.base.errors import AgentServiceError, StepFailed
 
 P = ParamSpec("P")
@@ -51,7 +52,7 @@ async def run_step(session: FunctionSession, name: str, work: Callable[[], Any],
         except AgentServiceError:
             raise
         except Exception as error:
-            failure = RecordedFailure(type(error).__name__, str(error)[:MAX_ERROR_LENGTH])
+            failure = RecordedFailure(kind_of(error), text_of(error)[:MAX_ERROR_LENGTH])
             session.journal.defer(position.entry(failure=failure))
             raise StepFailed(name, failure.kind, failure.words) from error
         finally:

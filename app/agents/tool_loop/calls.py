@@ -45,7 +45,7 @@ from app.agents.tools.port import (
     ToolResult,
     ToolSource,
 )
-from app.base.containment import location_of
+from app.base.containment import kind_of, location_of, tamed
 from app.base.crash_points import crash_point
 from app.base.errors import ReviewAborted, Unavailable
 from app.base.ids import new_id
@@ -378,8 +378,9 @@ class Toolbox:
                     found = await tool.lookup(key)
                 return None if found is None else checked_result(found)
             except Exception as error:  # noqa: BLE001  if the look-up fails for any reason, a person decides
-                log_failure(call.name, questions, error)
-                problem = f"The look-up failed: {type(error).__name__}: {error}"[:MAX_ERROR_LENGTH]
+                raised = tamed(error)
+                log_failure(call.name, questions, raised)
+                problem = f"The look-up failed: {kind_of(raised)}: {raised}"[:MAX_ERROR_LENGTH]
         id_ = review_id(questions.message_id, call, unresolved.attempt)
         if id_ in questions.context.answers:
             answer = questions.context.answers[id_]
@@ -417,10 +418,11 @@ class Toolbox:
             except NeedsAnswer:
                 return AwaitingAnswers(questions.open_interrupts)
             except Exception as error:  # noqa: BLE001  the edge to tool code: the model gets the error
-                if isinstance(error, TimeoutError) and limit.expired():
+                raised = tamed(error)
+                if isinstance(raised, TimeoutError) and limit.expired():
                     return self._failed(name, "timeout", f"The tool took longer than {tool.timeout:g} s.")
-                log_failure(name, questions, error)
-                return self._failed(name, "error", f"{type(error).__name__}: {error}")
+                log_failure(name, questions, raised)
+                return self._failed(name, "error", f"{kind_of(raised)}: {raised}")
         self._count(name, result.status)
         return result
 
@@ -437,9 +439,9 @@ def _failure_kind(result: ToolResult | AwaitingAnswers | None) -> str:
     return "tool_error" if isinstance(result, ToolResult) and result.status == "error" else ""
 
 
-def log_failure(tool: str, questions: CallQuestions, error: Exception) -> None:
+def log_failure(tool: str, questions: CallQuestions, error: BaseException) -> None:
     """Log the failure without the arguments and without the error's text, which may repeat them."""
-    kind, at = type(error).__name__, location_of(error)
+    kind, at = kind_of(error), location_of(error)
     log.warning("tool_failed", tool=tool, run_id=str(questions.context.run_id), error=kind, at=at, raised=error)
 
 

@@ -7,6 +7,7 @@ from uuid import UUID
 import msgspec
 
 from app.agents.port import Interrupt
+from app.base.containment import kind_of, text_of
 from app.base.errors import AgentServiceError, RunTimeout
 from app.domain.events import CheckpointPosition, Ended, Event, Failed, Interrupted
 from app.domain.state import State
@@ -57,10 +58,7 @@ def interrupts_json(interrupts: Sequence[Interrupt]) -> bytes:
 
 def failure(error: BaseException) -> Failed:
     """Return what a client may see of ``error``: our own errors in full, others truncated to 2,000 characters."""
-    try:
-        text = str(error) if isinstance(error, AgentServiceError) else str(error)[:2000]
-    except Exception:  # noqa: BLE001  the text of a foreign error is made by its own code
-        text = ""
+    text = text_of(error) if issubclass(type(error), AgentServiceError) else text_of(error)[:2000]
     # neither NUL nor lone surrogates can be stored
     storable = text.encode(errors="replace").decode().replace("\x00", "\ufffd")
-    return Failed(error=type(error).__name__, message=storable or type(error).__name__)
+    return Failed(error=kind_of(error), message=storable or kind_of(error))

@@ -9,11 +9,13 @@ import contextlib
 import signal
 import time
 from collections.abc import Callable, Mapping
+from typing import Any
 from uuid import UUID
 
 import msgspec
 import structlog
 
+from app.base.containment import kind_of, location_of
 from app.base.errors import Unavailable
 from app.base.tasks import Tasks
 from app.engine.entries import ClaimedRun
@@ -24,6 +26,8 @@ from app.engine.queue.cancels.canceller import RunCanceller
 from app.engine.queue.cancels.sql import GRACE_SECONDS
 from app.engine.queue.claims import RunQueue
 from app.engine.streams.feed import Feed
+
+log = structlog.get_logger(__name__)
 
 MARGIN = 0.1
 """Fraction of a lease left when its run is stopped because heartbeats failed."""
@@ -113,6 +117,40 @@ class OwnedRun:
             self.done.set_result(None)
 
 
+def log_run(live: OwnedRun, status: str, seconds: float) -> None:
+    """Log a run that has ended, or left this process."""
+    claimed, execution = live.claimed, live.execution
+    spent: dict[str, float] = {}
+    if execution is not None and execution.usage.total_tokens:
+        spent["tokens"] = execution.usage.total_tokens
+    if execution is not None and execution.account.cost:
+        spent["dollars"] = round(execution.account.cost, 6)
+    log.info(
+        "run_ended",
+        agent=claimed.agent,
+        status=status,
+        seconds=round(seconds, 3),
+        **spent,
+        run_id=str(claimed.run_id),
+        thread_id=str(claimed.thread_id),
+    )
+
+
+def log_failed(live: OwnedRun, error: BaseException) -> None:
+    """Log what ended a run, without its text: it may repeat a prompt or a secret, which only the client may see."""
+    log.info("run_failed", **_failure(live, error))
+
+
+def log_unended(live: OwnedRun, error: BaseException) -> None:
+    """Log that the end of a run could not be written."""
+    log.error("run_not_ended", **_failure(live, error))
+
+
+def _failure(live: OwnedRun, error: BaseException) -> dict[str, Any]:
+    run_id, agent = str(live.claimed.run_id), live.claimed.agent
+    return {"run_id": run_id, "agent": agent, "error": kind_of(error), "at": location_of(error), "raised": error}
+
+
 class LeaseRenewer:
     """Renews the leases of one process, and fences runs whose lease is about to expire."""
 
@@ -189,9 +227,6 @@ class LeaseRenewer:
         if self._live.get(run_id) is live and not live.finishing and not live.lost:
             live.lose(away=self._away)
             self._lost()
-
-
-log = structlog.get_logger(__name__)
 
 
 class CancelEnforcer:

@@ -5,6 +5,8 @@ from collections.abc import Awaitable
 from typing import Protocol
 from uuid import UUID
 
+import structlog
+
 from app.base.errors import Unavailable
 from app.base.tasks import Tasks, run_to_completion
 from app.base.wakeup import WakeUp
@@ -18,6 +20,8 @@ from app.engine.queue.sql import QUEUE_DEPTH, RUNNING
 from app.engine.streams.signals import Signal, Signals
 from app.infra.db.engine import Database
 from app.infra.telemetry.meters import Meters
+
+log = structlog.get_logger(__name__)
 
 REAP_SECONDS = 5.0
 """Interval of looking for expired leases, and for due runs whose signal was lost."""
@@ -152,8 +156,12 @@ class RunClaimer:
     async def _begin(self, claimed: ClaimedRun) -> None:
         if self._closing:
             await self._release(claimed)
-        else:
+            return
+        try:
             self._host.launch(claimed)
+        except Exception:
+            log.exception("run_not_launched", run_id=str(claimed.run_id))
+            await self._release(claimed)
 
     async def _release(self, claimed: ClaimedRun) -> None:
         """Requeue a run that did not start here without counting an attempt; a suspect stays one."""

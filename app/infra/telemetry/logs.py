@@ -8,6 +8,7 @@ from typing import Any, Literal, Protocol
 import msgspec
 import structlog
 
+from app.base.containment import kind_of, location_of, tamed, text_of
 from app.base.ttl_cache import TTLCache
 from app.infra.settings.environment import coloured
 from app.infra.telemetry.line_writer import LineWriter
@@ -32,6 +33,7 @@ MAX_MUTED = 1000
 """Different messages of the exporter that are remembered."""
 
 Fields = MutableMapping[str, Any]
+Render = Callable[["LogSink", str, Fields], str]
 
 
 class LogOutput(Protocol):
@@ -67,7 +69,7 @@ def set_up(
             _hide_secrets,
             _show_raised if tracebacks else hide_raised,
             *([_shorten] if short else []),
-            *_rendering(layout, short=short),
+            _never_failing(_rendering(layout, short=short)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(min_level),
         logger_factory=lambda name="app": LogSink(out, name),
@@ -83,18 +85,34 @@ def _report(dropped: int) -> None:
     structlog.get_logger(__name__).warning("log_lines_dropped", lines=dropped)
 
 
-def _rendering(layout: str, *, short: bool) -> list[Callable[..., Any]]:
+def _rendering(layout: str, *, short: bool) -> Render:
     if layout == "json":
-        return [structlog.processors.format_exc_info, _to_json]
-    return [
-        structlog.dev.ConsoleRenderer(
-            colors=coloured(),
-            exception_formatter=structlog.dev.plain_traceback,
-            timestamp_key="time",
-            sort_keys=not short,
-            pad_event_to=0 if short else EVENT_WIDTH,
-        )
-    ]
+        return _to_json
+    return structlog.dev.ConsoleRenderer(
+        colors=coloured(),
+        exception_formatter=structlog.dev.plain_traceback,
+        timestamp_key="time",
+        sort_keys=not short,
+        pad_event_to=0 if short else EVENT_WIDTH,
+    )
+
+
+def _never_failing(render: Render) -> Render:
+    """Render a line whatever it holds: who logs the error of foreign code must not fail because of its class."""
+
+    def rendered(logger: LogSink, method: str, fields: Fields) -> str:
+        given = fields.pop("exc_info", None)
+        error = sys.exc_info()[1] if given is True else given[1] if type(given) is tuple else given
+        try:
+            shown = dict(fields) if error is None else {**fields, "exc_info": tamed(error)}
+            return render(logger, method, structlog.processors.format_exc_info(logger, method, shown))
+        except BaseException:  # noqa: BLE001  code of a foreign class may raise anything
+            plain = {name: text_of(value).encode(errors="replace").decode() for name, value in fields.items()}
+            if error is not None:
+                plain["exception"] = f"{kind_of(error)}: {location_of(error)}"
+            return render(logger, method, plain)
+
+    return rendered
 
 
 class LogSink:
@@ -125,8 +143,12 @@ class _Bridge(logging.Handler):
             if what in self._muted:
                 return
             self._muted.put(what, True)
+        try:
+            message = record.getMessage()
+        except (TypeError, ValueError, LookupError):  # its arguments do not fit it
+            message = text_of(record.msg)
         log = structlog.get_logger(record.name)
-        log.log(max(record.levelno // 10 * 10, logging.DEBUG), record.getMessage(), exc_info=record.exc_info)
+        log.log(max(record.levelno // 10 * 10, logging.DEBUG), message, exc_info=record.exc_info)
 
 
 def _add_request(logger: LogSink, _method: str, fields: Fields) -> Fields:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 import structlog
 
-from app.base.containment import contain, root_of
+from app.base.containment import contain, kind_of, root_of, tamed
 from app.base.errors import AgentServiceError, Forbidden, Refused, StartError, Unauthenticated
 from app.security.access.langgraph_sdk_internals import AuthHandler, registered_handlers
 from app.security.access.structs import AuditEvent, AuditSink, MetadataFilter, NullAuditSink, Principal
@@ -184,10 +184,11 @@ async def _called(
     except AssertionError:
         raise refusal from None
     except Exception as error:  # noqa: BLE001  an edge: code of the operator may raise anything
-        status, detail = getattr(error, "status_code", None), getattr(error, "detail", None)
+        raised = tamed(error)
+        status, detail = getattr(raised, "status_code", None), getattr(raised, "detail", None)
         if not isinstance(status, int) or not 400 <= status <= 599:
-            raise _failed(name, type(root_of(error)).__name__, _place(error)) from None
-        raise _refused(status)(str(detail or ""), _headers(error)) from None
+            raise _failed(name, kind_of(root_of(raised)), _place(raised)) from None
+        raise _refused(status)(str(detail or ""), _headers(raised)) from None
 
 
 def _awaiting(found: Any) -> Callable[[], Any]:
@@ -215,7 +216,7 @@ def _refused(status: int) -> type[Refused]:
     return type("Refused", (Refused,), {"status": status})
 
 
-def _headers(error: Exception) -> dict[str, str]:
+def _headers(error: BaseException) -> dict[str, str]:
     given = getattr(error, "headers", None) or {}
     return {str(k): str(v) for k, v in given.items() if f"{k}{v}".isprintable()} if isinstance(given, Mapping) else {}
 
