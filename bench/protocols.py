@@ -1,4 +1,4 @@
-"""Other protocols next to LangGraph's API: CPU of a token event on each wire, and the first byte of a stream.
+"""Other protocols next to LangGraph's API: CPU of a token event on each wire, a second reader, and the first byte.
 
 ``python -m bench.protocols``: about a minute. Rounds take turns, so that the ratios hold on a busy machine.
 """
@@ -10,6 +10,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from uuid import UUID
+
+import msgspec
 
 from app.agents.port import ModelOptions
 from app.domain.events import MessageDelta, RunStarted
@@ -24,7 +26,8 @@ from app.protocols.openai.responses.response import ResponseHead
 from app.protocols.openai.responses.structs import StoredSettings
 from app.protocols.projection import Projection
 from bench.client import connect, request
-from bench.operations import HELLO, STREAM, checked
+from bench.operations import API, HELLO, STREAM, checked, new_thread
+from bench.processes import Server, cpu_seconds
 from bench.serving import postgres, server
 
 EVENTS = 20_000
@@ -38,6 +41,10 @@ BLOCK = 50
 """Pairs of streams, one on each wire, and how many of them make a ratio of medians."""
 
 CHAT = request("POST", "/v1/chat/completions", {"model": "stream100", "stream": True, **HELLO})
+
+
+READERS = 25
+"""Runs with two readers, of which one or none is on another wire, that make a ratio of CPU."""
 
 
 class NoValues:
@@ -111,8 +118,39 @@ async def first_bytes(port: int) -> list[tuple[float, float]]:
     return pairs
 
 
+async def read_twice(port: int, other: bool) -> None:
+    """Run ``stream100`` with two readers: of ``messages-tuple``, and of it or of a response."""
+    first, second = await connect(port), await connect(port)
+    for _ in range(READERS):
+        thread = await new_thread(first)
+        asked = {"assistant_id": "stream100", "input": HELLO, "stream_mode": BASE}
+        path = f"{API}/threads/{thread}/runs"
+        run = msgspec.json.decode(checked(await first.ask(request("POST", path, asked))).body)["run_id"]
+        ours = request("GET", f"{path}/{run}/stream?stream_mode={BASE}")
+        theirs = request("GET", f"/v1/responses/{run}?stream=true") if other else ours
+        for answer in await asyncio.gather(first.ask(ours), second.ask(theirs)):
+            checked(answer)
+    first.close()
+    second.close()
+
+
+def second_readers(running: Server) -> None:
+    """Print the CPU of runs whose second reader is on another wire, next to that of runs whose readers share one."""
+    used: dict[bool, list[float]] = {False: [], True: []}
+    for _ in range(ROUNDS):
+        for other, found in used.items():
+            before = cpu_seconds(running.pid)
+            asyncio.run(read_twice(running.port, other))
+            found.append((cpu_seconds(running.pid) - before) / READERS * 1000)
+    shared, apart = (statistics.median(used[which]) for which in (False, True))
+    ratios = [b / a for a, b in zip(used[False], used[True], strict=True)]
+    spread = f"{min(ratios):.2f} to {max(ratios):.2f}"
+    words = f"second reader on its own wire {shared:.1f} ms of CPU a run, on another {apart:.1f} ms"
+    print(f"{words}, {statistics.median(ratios):.2f} × ({spread})")
+
+
 def main() -> None:
-    """Print both."""
+    """Print all."""
     token_costs()
     with (
         tempfile.TemporaryDirectory(prefix="agent-bench-") as folder,
@@ -120,6 +158,7 @@ def main() -> None:
         server(database.url, Path(folder)) as running,
     ):
         asyncio.run(first_bytes(running.port))  # a warm-up
+        second_readers(running)
         pairs = asyncio.run(first_bytes(running.port))
     blocks = [pairs[at : at + BLOCK] for at in range(0, PAIRS, BLOCK)]
     ratios = [statistics.median(b for _, b in block) / statistics.median(a for a, _ in block) for block in blocks]

@@ -14,7 +14,10 @@ __all__ = ["steered"]
 PACKAGES = ("@ag-ui/client@1.0.0", "@copilotkit/core@1.75.0")
 JOURNEYS = 10
 
-pytestmark = pytest.mark.skipif(not FULL, reason="make suites runs it: it installs packages of npm")
+pytestmark = [
+    pytest.mark.skipif(not FULL, reason="make suites runs it: it installs packages of npm"),
+    pytest.mark.timeout(1000),
+]
 
 
 def test_every_journey_of_the_clients_succeeds(steered: Served) -> None:
