@@ -1,8 +1,9 @@
-"""The console in a headless Chromium: ``python -m bench.console`` (under a minute).
+"""The console in a headless Chromium: ``python -m bench.console [words|code|list]`` (under a minute).
 
 First paint and readiness of a first and of later visits, a thread of 10,000 messages (opened, scrolled), and four tabs
-on one run that says 1,000 tokens a second. Times are those of the page's own clock; CPU is that of its main thread. It
-prints the machine's load: on a machine that does other work the times are upper limits.
+on one run that says 1,000 tokens a second: paragraphs, or one block of code or one list that grows all the time. Times
+are those of the page's own clock; CPU is that of its main thread. It prints the machine's load: on a machine that does
+other work the times are upper limits.
 """
 
 import asyncio
@@ -33,6 +34,12 @@ TOKENS, SECONDS = 1000, 5
 PIECES = 100
 """Chunks a second, each of ten tokens: what a provider that is that fast sends."""
 FRAME_MS = 1000 / 60
+TEXTS: dict[str, Callable[[int], str]] = {
+    "words": lambda n: "".join(f"word{n * 10 + k} " for k in range(TOKENS // PIECES)) + "\n\n" * (n % 10 == 9),
+    "code": lambda n: "```python\n" * (n == 0) + f"def word{n * 10 + 9}(a, b):  # comment\n    return 'text' + {n}\n",
+    "list": lambda n: f"- item {n} with **bold** words and `code`: word{n * 10 + 9}\n",
+}
+"""What the model says, by the number of the chunk; the last word of each chunk is that of its last token."""
 AGENT = '[agents.speaker]\nmodel = "openai:speaker"\n'
 
 SEEN = """
@@ -70,7 +77,10 @@ async () => {
 
 
 class Speaker:
-    """A provider in OpenAI's wire, in a thread of its own, that says ``TOKENS`` words a second."""
+    """A provider in OpenAI's wire, in a thread of its own, that says ``TOKENS`` tokens of ``text`` a second."""
+
+    def __init__(self, text: Callable[[int], str]) -> None:
+        self._text = text
 
     def __enter__(self) -> str:
         self._loop = asyncio.new_event_loop()
@@ -100,8 +110,7 @@ class Speaker:
     async def _speak(self, writer: asyncio.StreamWriter) -> None:
         due = self._loop.time()
         for number in range(PIECES * SECONDS):
-            words = "".join(f"word{number * 10 + n} " for n in range(TOKENS // PIECES)) + "\n\n" * (number % 10 == 9)
-            chunk = {"choices": [{"index": 0, "delta": {"content": words}, "finish_reason": None}]}
+            chunk = {"choices": [{"index": 0, "delta": {"content": self._text(number)}, "finish_reason": None}]}
             writer.write(b"data: %b\n\n" % json.dumps({"id": "c", "model": "speaker", **chunk}).encode())
             await writer.drain()
             due += 1 / PIECES
@@ -248,8 +257,9 @@ def main() -> int:
     if program is None:
         print("chromium is not here: install it, or name its program in CHROMIUM", file=sys.stderr)
         return 1
-    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
-    with tempfile.TemporaryDirectory() as name, Speaker() as provider, postgres(Path(name)) as database:
+    kind = sys.argv[1] if len(sys.argv) > 1 else "words"
+    print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores, {kind}")
+    with tempfile.TemporaryDirectory() as name, Speaker(TEXTS[kind]) as provider, postgres(Path(name)) as database:
         settings = {"OPENAI_BASE_URL": provider, "OPENAI_API_KEY": "none"}
         with server(database.url, Path(name), AGENT, **settings) as running, sync_playwright() as playwright:
             url = f"http://127.0.0.1:{running.port}/"

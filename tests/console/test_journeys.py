@@ -303,12 +303,51 @@ def test_hostile_content_does_nothing(browser: Browser, console: Served) -> None
         assert page.evaluate("getComputedStyle(document.body).display") != "none"
         assert page.title().startswith("Chat")
         thread = httpx.post(f"{console.base}/threads", json={}).json()["thread_id"]
-        body = {"assistant_id": "echo", "input": "<b>x</b>" * 400_000}
+        body = {"assistant_id": "echo", "input": "<b>x</b>" * 640_000}  # 5 MB
         assert httpx.post(f"{console.base}/threads/{thread}/runs/wait", json=body, timeout=60).status_code == 200
         watched.open(f"console/threads/{thread}")
         page.wait_for_selector(".row.ai >> text=characters left")
         assert page.locator(".row b").count() == 0
         watched.complaints = [text for text in watched.complaints if "has been blocked" not in text]
+
+
+def test_hostile_names_do_nothing_on_any_page(browser: Browser, console: Served) -> None:
+    name = "<img src=x onerror='window.hacked=9'><b>bold</b> \u202eltr\u200b"
+    with httpx.Client(base_url=console.base, timeout=60) as http, watching(browser, console) as watched:
+        agent = {"graph_id": "echo", "name": name, "description": name, "metadata": {"note": name}}
+        made = http.post("/assistants", json=agent).raise_for_status().json()["assistant_id"]
+        thread = http.post("/threads", json={"metadata": {"title": name}}).json()["thread_id"]
+        run = {"assistant_id": made, "input": name, "metadata": {"user": name}}
+        http.post(f"/threads/{thread}/runs/wait", json=run).raise_for_status()
+        item = {"namespace": ["<i>people</i>"], "key": name, "value": {name: name}}
+        http.put("/store/items", json=item).raise_for_status()
+        sent = {"file": ("<b>tea<b>.txt", name.encode(), "text/plain")}
+        document = http.post("/documents", files=sent).raise_for_status().json()["document_id"]
+        cron = {"assistant_id": made, "schedule": "0 9 1 1 *", "input": name}
+        cron_id = http.post("/runs/crons", json=cron).raise_for_status().json()["cron_id"]
+        asked = http.post("/threads", json={"metadata": {"title": name}}).json()["thread_id"]
+        body = {"assistant_id": "refunds", "input": f"call refund order=1 reason={name.split()[1]}<b>x</b>"}
+        http.post(f"/threads/{asked}/runs/wait", json=body).raise_for_status()
+        for path, words in {
+            f"threads/{thread}": "<b>bold</b>",
+            f"threads/{thread}/history": "<b>bold</b>",
+            "runs": "<b>bold</b>",
+            "inbox": "<b>bold</b>",
+            "agents": "<b>bold</b>",
+            f"agents/{made}": "<b>bold</b>",
+            "store": "<i>people</i>",
+            "documents": "<b>tea<b>",
+            f"documents/{document}": "<b>bold</b>",
+            "crons": "<b>bold</b>",
+            "usage": "",
+        }.items():
+            page = watched.open(f"console/{path}")
+            page.wait_for_selector("main h1, main .row.ai")
+            page.wait_for_function("words => document.querySelector('#app').innerText.includes(words)", arg=words)
+            assert page.locator("#app img, #app b:text-is('bold'):not(.markdown *)").count() == 0, path
+            assert page.evaluate("window.hacked") is None, path
+        http.delete(f"/runs/crons/{cron_id}").raise_for_status()
+        http.delete(f"/assistants/{made}").raise_for_status()
 
 
 def test_files_go_up_and_come_down(browser: Browser, console: Served) -> None:

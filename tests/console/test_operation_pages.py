@@ -15,6 +15,7 @@ from playwright.sync_api import Browser, Request
 
 from tests.console.conftest import assert_accessible, watching
 from tests.journeys.conftest import Served
+from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -88,11 +89,16 @@ def test_an_operator_sees_usage_queue_and_settings(browser: Browser, console: Se
             assert http.post("/runs/wait", json={"assistant_id": agent, "input": "What is 2+3?"}).is_success
         page = watched.open("console/usage")
         row = page.locator("[aria-label='Usage by agent'] tr", has_text="echo")
-        row.wait_for()
-        [echo] = [one for one in http.get("/usage?by=agent").json() if one["agent"] == "echo"]
-        assert echo["runs"] >= 1
-        counted = [echo[name] for name in ("runs", "failed", "input_tokens", "output_tokens")]
-        assert [int(text.replace(",", "")) for text in row.locator("td").all_inner_texts()[:4]] == counted
+
+        def counted_as_shown() -> bool:  # runs of other tests may end meanwhile
+            page.reload()
+            row.wait_for()
+            [echo] = [one for one in http.get("/usage?by=agent").json() if one["agent"] == "echo"]
+            counted = [echo[name] for name in ("runs", "failed", "input_tokens", "output_tokens")]
+            shown = [int(text.replace(",", "")) for text in row.locator("td").all_inner_texts()[:4]]
+            return shown == counted and shown[0] >= 1
+
+        until(counted_as_shown)
         page.wait_for_selector("tr >> text=scripted:demo")
         page.select_option("[aria-label='Measure']", "dollars")
         page.wait_for_selector("svg[aria-label^='Cost by day']")

@@ -2,6 +2,7 @@
 
 import { get, keepKey, renewBy, ROOT, signals, storedKey } from "./api.js";
 import { ago, button, fill, h, icon, iconButton, problemPlace } from "./dom.js";
+import { keepFocus } from "./focus.js";
 import { loadPrices } from "./prices.js";
 import { current, go, link, onNavigate } from "./router.js";
 import { canSignIn, renew, signedIn, signIn, signOut } from "./signin.js";
@@ -64,9 +65,12 @@ class App {
     });
     signals.addEventListener("key", (event) => askKey(event.detail, this._signInProblem));
     renewBy(renew);
+    keepFocus(document.getElementById("app"));
     changes.addEventListener("threads", () => this._listThreads());
     addEventListener("console:thread", () => this._mark());
     addEventListener("keydown", (event) => this._keys(event));
+    // a file that is dropped next to its place would open, and replace this page
+    for (const type of ["dragover", "drop"]) addEventListener(type, (event) => event.dataTransfer?.types.includes("Files") && event.preventDefault());
     document.addEventListener("visibilitychange", () => !document.hidden && loadThreads().catch(() => {}));
     onNavigate(() => this._show());
     if (canSignIn) await signedIn().catch((error) => (this._signInProblem = error));
@@ -95,7 +99,9 @@ class App {
       await known;
       if (this._turn !== turn) return;
       const entitle = () => (document.title = `${page.title ?? "Chat"} · agent-service`);
+      const was = document.activeElement;
       fill(this._main, page.element);
+      if (was !== document.body && !was.isConnected) this._main.focus({ preventScroll: true });
       entitle();
       this._mark();
       await page.show?.();

@@ -29,14 +29,9 @@ export class Composer {
         this._submit();
       }
     });
-    this.input.addEventListener("paste", (event) => event.clipboardData.files.length && this._attach(event.clipboardData.files));
-    this._pick.addEventListener("change", () => this._attach(this._pick.files));
+    this.input.addEventListener("paste", (event) => event.clipboardData.files.length && this.attach(event.clipboardData.files));
+    this._pick.addEventListener("change", () => this.attach(this._pick.files));
     this.element.addEventListener("submit", (event) => event.preventDefault());
-    this.element.addEventListener("dragover", (event) => event.preventDefault());
-    this.element.addEventListener("drop", (event) => {
-      event.preventDefault();
-      this._attach(event.dataTransfer.files);
-    });
     new ResizeObserver(() => this._fit()).observe(this.input); // also once it is on the page
     this._typed();
   }
@@ -101,7 +96,7 @@ export class Composer {
     }
   }
 
-  async _attach(files) {
+  async attach(files) {
     this._problem.show(null);
     for (const file of files) {
       try {

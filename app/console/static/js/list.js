@@ -20,6 +20,8 @@ export class RowList {
     this._observer = new IntersectionObserver((entries) => this._seen(entries), { root: scroller, rootMargin: "1200px 0px" });
     this._follow = true;
     scroller.addEventListener("scroll", () => (this._follow = this._atEnd()), { passive: true });
+    // what a person opens stays where it is
+    this.element.addEventListener("click", ({ target }) => target.closest("summary") && (this._follow = false));
     this._sizes = new ResizeObserver(() => this._follow && this.toEnd());
     this._sizes.observe(this.element);
   }
@@ -62,7 +64,6 @@ export class RowList {
   /** Show changes: `items` are all items now; only those at the end may be new. */
   sync(items, changed) {
     const known = this._chunks.reduce((sum, chunk) => sum + chunk.items.length, 0);
-    const kept = this._follow;
     this._chunks.forEach((chunk, index) => {
       chunk.items = items.slice(index * CHUNK, (index + 1) * CHUNK).slice(0, chunk.items.length);
     });
@@ -72,7 +73,7 @@ export class RowList {
       if (item) view.update(item);
     }
     for (const item of items.slice(known)) this._append(item);
-    if (kept) this.toEnd();
+    // the end is followed when the browser has laid this out: to ask where it is would lay it out once more
   }
 
   toEnd() {

@@ -3,6 +3,7 @@
 import { marked } from "../vendor/marked.js";
 import "../vendor/purify.js";
 import { h, iconButton, copy, number } from "./dom.js";
+import { growing } from "./growing.js";
 import { highlight } from "./highlight.js";
 import { scrollable } from "./table.js";
 
@@ -19,6 +20,7 @@ const CLEAN = {
   ALLOWED_TAGS,
   ALLOWED_ATTR: ["href", "src", "alt", "title", "class", "start", "type", "checked", "disabled", "align", "open"],
   ALLOWED_URI_REGEXP: /^(?:https?:|mailto:|data:image\/(?:png|jpeg|gif|webp);)/i,
+  ADD_URI_SAFE_ATTR: ["start", "type", "align"], // no addresses: the expression above is not for them
   ALLOW_DATA_ATTR: false,
   ALLOW_ARIA_ATTR: false,
   RETURN_DOM_FRAGMENT: true,
@@ -63,20 +65,19 @@ function outsideImage(image) {
 
 function frame(block) {
   const language = [...block.classList].find((name) => name.startsWith("language-"))?.slice(9) ?? "";
-  const text = block.textContent;
   const head = h("div.code-head", null, h("span", null, language || "text"),
-    iconButton("copy", "Copy code", (event) => copy(text, event.currentTarget)));
+    iconButton("copy", "Copy code", (event) => copy(block.textContent, event.currentTarget)));
   const around = h("div.code", null, head);
   const pre = block.parentElement;
   pre.tabIndex = 0;
   pre.replaceWith(around);
   around.append(pre);
-  block.replaceChildren(...highlight(text, language));
+  block.replaceChildren(...highlight(block.textContent, language));
 }
 
 /**
- * A block of Markdown that grows. Blocks that are complete keep their nodes; only the last one is parsed again, so a
- * token costs the same at the end of a long text as at its beginning.
+ * A text of Markdown that grows. Blocks that are complete keep their nodes, and so do the complete parts of a long last
+ * one: a token costs about the same at the end of a long text as at its beginning.
  */
 export class Markdown {
   constructor() {
@@ -84,6 +85,7 @@ export class Markdown {
     this._text = "";
     this._done = 0;
     this._tail = [];
+    this._growing = null;
   }
 
   /** Show `text`; one that continues the text before costs only its end. */
@@ -93,17 +95,21 @@ export class Markdown {
     if (!text.startsWith(this._text) || this._plainly) this._reset();
     this._text = text;
     const tokens = marked.lexer(text.slice(this._done));
+    // what follows empty lines may still belong to the block before them
+    const at = Math.max(0, tokens.findLastIndex((token) => token.type !== "space"));
+    const settled = tokens.slice(0, at);
+    const render = (token) => clean(Object.assign([token], { links: tokens.links }));
+    const last = tokens[at];
+    if (!settled.length && last && this._growing?.show(last)) return;
     for (const node of this._tail) node.remove();
-    const settled = tokens.slice(0, -1);
     if (settled.length) {
       settled.links = tokens.links;
       this.element.append(clean(settled));
       this._done += settled.reduce((sum, token) => sum + token.raw.length, 0);
     }
-    const last = tokens.slice(-1);
-    last.links = tokens.links;
-    const fragment = clean(last);
+    const fragment = last ? render(last) : new DocumentFragment();
     this._tail = [...fragment.childNodes];
+    this._growing = last && growing(last, fragment, render);
     this.element.append(fragment);
   }
 
@@ -111,6 +117,7 @@ export class Markdown {
     this.element.replaceChildren();
     this._done = 0;
     this._tail = [];
+    this._growing = null;
     this._plainly = false;
   }
 

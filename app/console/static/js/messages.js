@@ -1,5 +1,6 @@
 /** Views of messages: what a person said, what a model answered, what its tools did. */
 
+import { showSources } from "./citations.js";
 import { add, bytes, copy, dollars, duration, fill, h, icon, iconButton, number, pretty } from "./dom.js";
 import { longText, Markdown } from "./markdown.js";
 import { costOf, drawPriced } from "./prices.js";
@@ -63,7 +64,8 @@ class AnswerView {
     this._thought = null;
     this._files = h("div.files");
     this._foot = h("div.answer-foot");
-    this.body = h("div.answer", { dir: "auto" }, this._markdown.element, this._files, this._tools);
+    this._sources = h("div.sources");
+    this.body = h("div.answer", { dir: "auto" }, this._markdown.element, this._files, this._tools, this._sources);
     this._actions = h("div.row-actions", null,
       iconButton("copy", "Copy answer", (event) => copy(textOf(this.message.content), event.currentTarget)),
       iconButton("redo", "Answer again", () => actions.redo(this.message)),
@@ -85,7 +87,9 @@ class AnswerView {
     this._shown = message.content;
     for (const call of message.tool_calls ?? []) this._call(call);
     for (const call of message.invalid_tool_calls ?? []) this._call({ ...call, invalid: true });
-    if (!message.streaming) this._footer(message);
+    if (message.streaming) return;
+    this._footer(message);
+    showSources(this._sources, message, this._session.messages);
   }
 
   _think(reasoning, message) {

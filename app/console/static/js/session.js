@@ -8,8 +8,9 @@ import { follow } from "./sse.js";
 
 /** How long a state waits for its stream. */
 const STREAM_MS = 2000;
-/** How often a message that grows is drawn at most. */
+/** How often a message that grows is drawn at most; where drawing is slow, it takes a quarter of the time at most. */
 const FLUSH_MS = 50;
+const REST = 3;
 const MODES = ["messages-tuple", "updates", "custom"];
 
 export const textOf = (content) =>
@@ -36,7 +37,7 @@ export class Session extends EventTarget {
     this._ended = new Set(); // runs whose end event came, perhaps before the response to the request that started them
     this._changed = new Set();
     this._scheduled = false;
-    this._flushed = 0;
+    this._next = 0;
     this._abort = new AbortController();
     this._cursor = "";
   }
@@ -303,14 +304,17 @@ export class Session extends EventTarget {
     this._scheduled = true;
     const flush = () => {
       this._scheduled = false;
-      this._flushed = performance.now();
+      const began = performance.now();
       const ids = this._changed;
       this._changed = new Set();
       this._notify("messages", ids);
+      const ended = performance.now();
+      this._next = ended + Math.max(FLUSH_MS, REST * (ended - began));
     };
+    const wait = this._next - performance.now();
     if (document.hidden) setTimeout(flush, 250);
-    else if (performance.now() - this._flushed > FLUSH_MS) requestAnimationFrame(flush);
-    else setTimeout(() => requestAnimationFrame(flush), FLUSH_MS);
+    else if (wait <= 0) requestAnimationFrame(flush);
+    else setTimeout(() => requestAnimationFrame(flush), wait);
   }
 
   _notify(type, detail) {

@@ -41,6 +41,9 @@ export const INGESTION = "_ingest";
 /** Return the name of an agent as people read it, by the name that runs and usage have. */
 export const shownAgent = (name) => (name === INGESTION ? "document ingestion" : name);
 
+/** Return the name of a run's agent; that of the ingestion of documents is not listed. */
+export const agentOf = (run) => (run.metadata?.graph_id === INGESTION ? shownAgent(INGESTION) : agentName(run.assistant_id));
+
 /** The first words of a thread, its title in lists. */
 export function titleOf(thread) {
   const first = thread.extracted?.title;

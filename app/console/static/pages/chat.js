@@ -39,6 +39,7 @@ export class ChatPage {
     this._bar = h("div.chat-bar");
     this.element = h("div.chat", null, this._bar, this._scroller, this._announce,
       h("div.column.foot", null, this._toEnd, this.composer.element));
+    this.element.addEventListener("drop", (event) => event.dataTransfer.files.length && this.composer.attach(event.dataTransfer.files));
     for (const [type, listener] of Object.entries({
       all: () => this._all(), messages: (event) => this._messages(event.detail), run: () => this._run(), end: () => this._ended(),
       questions: () => this._ask(), gone: (event) => this._gone(event.detail),

@@ -6,7 +6,7 @@ import { sideBySide } from "../js/diff.js";
 import { duration, fill, fullDate, h, icon, number, pageHead, status } from "../js/dom.js";
 import { link } from "../js/router.js";
 import { findRun, queuedFor, tookFor } from "../js/runs.js";
-import { agentName } from "../js/state.js";
+import { agentOf } from "../js/state.js";
 
 /** Steps of a run that are read. */
 const MAX_STEPS = 100;
@@ -42,7 +42,7 @@ class ComparePage {
     const path = `threads/${run.thread_id}/history/${run.run_id}`;
     const fact = (label, value) => [h("dt", null, label), h("dd", null, value)];
     return h("article.card", { "aria-label": `${name} run` },
-      h("h2", null, `${name}: ${agentName(run.assistant_id)} `, status(run.status)),
+      h("h2", null, `${name}: ${agentOf(run)} `, status(run.status)),
       run.error && h("p.problem", null, `${run.error.error}: ${run.error.message}`),
       h("dl.details", null, fact("created", fullDate(run.created_at)), fact("queue", duration(queuedFor(run))), fact("took", duration(tookFor(run))),
         fact("attempts", run.attempts), fact("tokens", run.usage ? `${number(run.usage.input_tokens)} in, ${number(run.usage.output_tokens)} out` : "–"),

@@ -10,7 +10,7 @@ import { uploads } from "../js/uploads.js";
 
 const POLL_MS = 1500;
 
-export const page = (id) => (id ? new DocumentPage(id) : new DocumentsPage());
+export const page = (id, chunk) => (id ? new DocumentPage(id, chunk) : new DocumentsPage());
 
 class DocumentsPage {
   title = "Documents";
@@ -52,11 +52,7 @@ class DocumentsPage {
     });
     this.element = h("div.page", null, pageHead("Documents", "What agents can search and cite.",
       button("Upload", () => this._pick.click(), { kind: "primary", glyph: "plus" })), this._pick, this._problem, uploads.element, search, this._found, this._list.element);
-    this.element.addEventListener("dragover", (event) => event.preventDefault());
-    this.element.addEventListener("drop", (event) => {
-      event.preventDefault();
-      uploads.add([...event.dataTransfer.files]);
-    });
+    this.element.addEventListener("drop", (event) => uploads.add([...event.dataTransfer.files]));
   }
 
   show() {
@@ -95,8 +91,10 @@ class DocumentsPage {
 class DocumentPage {
   title = "Document";
 
-  constructor(id) {
+  /** `cited`: the number of the chunk to look at first. */
+  constructor(id, cited) {
     this._id = id;
+    this._cited = cited;
     this.element = h("div.page");
   }
 
@@ -105,7 +103,8 @@ class DocumentPage {
     const [one, chunks] = await Promise.all([get(`/documents/${id}`), get(`/documents/${id}/chunks?limit=100`)]);
     fill(this.element, pageHead(one.title ?? one.filename ?? "Document", `${one.content_type} · ${bytes(one.size)} · ${counted(one.chunks, "chunk")}`, status(one.status)),
       one.error && h("p.problem", null, one.error),
-      chunks.map((chunk) => h("article.card", null, h("p.faint", null, `Chunk ${chunk.chunk}, characters ${number(chunk.start)} to ${number(chunk.end)}${chunk.page ? `, page ${chunk.page}` : ""}`), longText(chunk.text))),
+      chunks.map((chunk) => h("article.card", { "aria-current": String(chunk.chunk) === this._cited && "true" }, h("p.faint", null, `Chunk ${chunk.chunk}, characters ${number(chunk.start)} to ${number(chunk.end)}${chunk.page ? `, page ${chunk.page}` : ""}`), longText(chunk.text))),
       one.chunks > chunks.length && h("p.faint", null, `The first ${chunks.length} of ${number(one.chunks)} chunks.`));
+    this.element.querySelector("[aria-current]")?.scrollIntoView({ block: "center" });
   }
 }

@@ -44,7 +44,7 @@ export class HistoryPage {
 
   async show() {
     await this._poll.start();
-    const agent = this._runsFound[0]?.assistant_id;
+    const agent = this._runsFound[0]?.assistant_id ?? this._states[0]?.metadata?.assistant_id; // a copied thread has no run
     if (agent) this._drawing = await get(`/assistants/${agent}/graph`).catch(() => null);
     this._drawGraph();
   }

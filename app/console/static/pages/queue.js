@@ -4,6 +4,7 @@ import { get } from "../js/api.js";
 import { ago, duration, fill, h, number, pageHead } from "../js/dom.js";
 import { link } from "../js/router.js";
 import { Poll } from "../js/poll.js";
+import { shownAgent } from "../js/state.js";
 import { table } from "../js/table.js";
 
 const EVERY_MS = 3000;
@@ -37,7 +38,7 @@ class QueuePage {
       figure("Longest wait", queue.oldest_due ? duration(Date.now() - Date.parse(queue.oldest_due)) : "–"),
       figure("Running", number(queue.running)), figure("Scheduled", number(queue.scheduled), "for later"));
     fill(this._agents, queue.agents.length > 0 && cells("Queue by agent", ["Agent", "Waiting", "Running", "Scheduled", "Oldest waits since"],
-      queue.agents.map((one) => [one.agent || "a deleted assistant", number(one.pending), number(one.running), number(one.scheduled), one.oldest_due ? ago(one.oldest_due) : "–"])));
+      queue.agents.map((one) => [shownAgent(one.agent) || "a deleted assistant", number(one.pending), number(one.running), number(one.scheduled), one.oldest_due ? ago(one.oldest_due) : "–"])));
     fill(this._workers, workers instanceof Error ? h("p.faint", null, `Workers: ${workers.detail ?? workers.message}`) : shown(workers));
   }
 }

@@ -4,7 +4,7 @@ import { get, post, query, request, uuid } from "../js/api.js";
 import { ago, button, duration, empty, fill, fullDate, h, keep, number, pageHead, problemPlace, status } from "../js/dom.js";
 import { go, link } from "../js/router.js";
 import { Poll } from "../js/poll.js";
-import { agentName, agents, INGESTION, shownAgent, THREAD_FIELDS, titleOf } from "../js/state.js";
+import { agentOf, agents, INGESTION, THREAD_FIELDS, titleOf } from "../js/state.js";
 import { isLive, queuedFor, searchRuns, tookFor } from "../js/runs.js";
 import { sureButton, table } from "../js/table.js";
 
@@ -148,7 +148,7 @@ class RunsPage {
     pick.checked = this._chosen.has(run.run_id);
     const row = h("tr", null, h("td", null, pick),
       h("td", { dir: "auto" }, h("a.clip", { href: link(shown), "data-go": shown }, ingestion ? "Document" : title || "Thread")),
-      h("td.name", null, ingestion ? shownAgent(name) : agentName(run.assistant_id)), h("td", null, status(run.status), run.attempts > 1 && h("div.several", null, `${run.attempts} attempts`), run.error && failure(run.error)),
+      h("td.name", null, agentOf(run)), h("td", null, status(run.status), run.attempts > 1 && h("div.several", null, `${run.attempts} attempts`), run.error && failure(run.error)),
       h("td", { title: run.started_at ? `started ${fullDate(run.started_at)}${run.ended_at ? `, ended ${fullDate(run.ended_at)}` : ""}` : "not started yet" }, ago(run.created_at)), queue, took,
       h("td.end", { title: run.usage ? `${number(run.usage.input_tokens)} in, ${number(run.usage.output_tokens)} out` : "" }, run.usage ? number(run.usage.total_tokens) : "–"),
       h("td", null, h("div.actions.tight", null, h("a.button", { href: link(steps), "data-go": steps }, "Steps"),
