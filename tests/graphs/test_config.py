@@ -55,6 +55,8 @@ def test_a_langgraph_file_is_read_as_it_is(tmp_path: Path) -> None:
         ({"graphs": {"a": 1}}, "Expected `object`, got `int`"),
         ({"graphs": {}, "http": {"app": "./web.py:app"}}, "http.app is not served: run that application beside"),
         ({"graphs": {}, "checkpointer": {"path": "./c.py:c"}}, "checkpointer.path is not supported"),
+        ({"graphs": {}, "store": {"index": {"embed": "./e.py:embed", "dims": 3}}}, "Functions of the project and"),
+        ({"graphs": {}, "store": {"index": {"embed": "cohere:embed-v4"}}}, "use hashing, minilm, openai:MODEL or none"),
     ],
 )
 def test_a_langgraph_file_that_cannot_be_served_says_why(tmp_path: Path, document: Any, words: str) -> None:

@@ -10,7 +10,9 @@ import msgspec
 from dotenv import dotenv_values
 
 from app.agents.config.store_index import IndexSpec, StoreSpec
-from app.base.errors import StartError
+from app.base.errors import StartError, UsageError
+from app.providers.embeddings.hashing import NAME as HASHING
+from app.providers.embeddings.registry import dimensions_of
 
 IGNORED = frozenset(
     {
@@ -99,9 +101,21 @@ def _graph(given: Any) -> GraphSpec:
     return GraphSpec(path=given) if isinstance(given, str) else msgspec.convert(given, GraphSpec)
 
 
+def _check_embedder(name: str, dimensions: int) -> None:
+    """Refuse functions of the project and vendors that this server does not embed with. Raises ``ValidationError``."""
+    try:
+        dimensions_of(name or HASHING, dimensions)
+    except UsageError as error:
+        raise msgspec.ValidationError(
+            f"store.index: {error}. Functions of the project and other vendors do not embed here: with hashing the "
+            "store is searched by words, with minilm or openai:MODEL by meaning"
+        ) from error
+
+
 def _store(given: dict[str, Any]) -> StoreSpec:
     """Return the store's configuration: one index over everything, and the default time to live in minutes."""
     index, ttl = given.get("index") or {}, given.get("ttl") or {}
+    _check_embedder(str(index.get("embed") or ""), int(index.get("dims") or 0))
     found: dict[str, Any] = {}
     if index:
         found["index"] = [
