@@ -100,15 +100,6 @@ class RunOnWire(NamedTuple):
         return ("ag-ui", self.thread, self.legacy)
 
 
-class _Restated(NamedTuple):
-    """Values to bring clients to: by snapshots, or by what has changed; ``messages``: for a snapshot of those."""
-
-    values: dict[str, Any]
-    messages: Sequence[Any] | None
-    snapshot: bool
-    given: Sequence[dict[str, Any]] = ()
-
-
 class AGUIProjection:
     """Events of one run. Implements ``app.protocols.projection.PreparedProjection``."""
 
@@ -129,7 +120,7 @@ class AGUIProjection:
         self._calls: dict[str, str] = {}
         self._checkpoint: UUID | None = None
         self._hidden = run.hidden
-        self._restated: _Restated | None = None
+        self._restated: list[bytes] = []
         self._state: dict[str, Any] = {}
         self._questions: list[dict[str, Any]] = []
         self._failure: parts.RunFailed | None = None
@@ -159,7 +150,7 @@ class AGUIProjection:
             if values is None:
                 return
         values = values or b"{}"
-        self._restated = _Restated(*await offload(len(values), _split, values, messages), snapshot, given)
+        self._restated = await offload(len(values), self._restate, values, messages, snapshot, given)
 
     def project(self, event: Event) -> Iterator[ProjectedFrame]:
         """Return the frames of ``event``."""
@@ -192,9 +183,8 @@ class AGUIProjection:
         if isinstance(event, StepCommitted):
             yield from map(self._frame, self._subagents.finish())
             yield from map(self._frame, self._steps_end())
-        if self._restated is not None:
-            yield from map(self._frame, self._restate(self._restated))
-            self._restated = None
+        restated, self._restated = self._restated, []
+        yield from map(self._bytes, restated)
 
     def _subgraph(self, namespace: str, message_id: str | None) -> Iterator[ProjectedFrame]:
         """Yield the events that begin a subgraph; clients from before 1.0 know none."""
@@ -236,23 +226,27 @@ class AGUIProjection:
             yield {"type": "STEP_FINISHED", "stepName": node}
         self._steps.clear()
 
-    def _restate(self, to: _Restated) -> Iterator[dict[str, Any]]:
-        """Return the events that bring a client to what was loaded."""
-        values = to.values
-        snapshot = {"type": "STATE_SNAPSHOT", "snapshot": values}
-        if to.snapshot:
-            yield snapshot
+    def _restate(self, stored: bytes, messages: bool, snapshot: bool, given: Sequence[dict[str, Any]]) -> list[bytes]:
+        """Return the events that bring a client to the ``stored`` values, as JSON; maybe in a thread.
+
+        By a ``snapshot`` or by what has changed; with a snapshot of ``messages``, if wanted, and of those ``given``.
+        """
+        values, said = _split(stored, messages)
+        events = []
+        whole = _encode({"type": "STATE_SNAPSHOT", "snapshot": values})
+        if snapshot:
+            events.append(whole)
         elif operations := list(diff(self._state, values)):
-            delta = {"type": "STATE_DELTA", "delta": operations}
-            yield delta if len(_encode(delta)) < len(_encode(snapshot)) else snapshot
+            events.append(min(_encode({"type": "STATE_DELTA", "delta": operations}), whole, key=len))
         self._state = values
-        if to.messages is not None:
-            messages = shown(to.messages)
-            known = {message["id"] for message in messages}
-            if to.given and self._run.behind:  # clients put what they lack behind what they have: take that away first
-                yield {"type": "MESSAGES_SNAPSHOT", "messages": messages}
-            messages = messages + [message for message in to.given if message["id"] not in known]
-            yield {"type": "MESSAGES_SNAPSHOT", "messages": messages}
+        if said is not None:
+            found = shown(said)
+            known = {message["id"] for message in found}
+            if given and self._run.behind:  # clients put what they lack behind what they have: take that away first
+                events.append(_encode({"type": "MESSAGES_SNAPSHOT", "messages": found}))
+            found = found + [message for message in given if message["id"] not in known]
+            events.append(_encode({"type": "MESSAGES_SNAPSHOT", "messages": found}))
+        return events
 
     def _events(self, part: Part) -> Iterator[dict[str, Any]]:
         match part:
