@@ -23,7 +23,7 @@ COMPOSE ?= podman compose
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help run test quick check audit secrets-scan lint format format-check types contracts migrations bench pictures soak faults abuse suites lock minilm docs docs-config docs-metrics docs-wires observability image up e2e clean
+.PHONY: help run test quick check audit secrets-scan lint format format-check types contracts migrations bench pictures soak faults abuse suites lock minilm docs docs-config docs-langgraph docs-metrics docs-wires observability image up e2e clean
 
 help:  ## list these verbs
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -94,6 +94,9 @@ docs: $(READY) $(VENV)/.docs/.ready  ## the documentation site, links checked, i
 
 docs-config: $(READY)  ## regenerate docs/reference/configuration.md from app/infra/settings/environment.py
 	$(PY) -m docs.configuration
+
+docs-langgraph: $(READY)  ## regenerate the table of methods in docs/reference/langgraph-compatibility.md
+	$(PY) -m docs.langgraph
 
 docs-metrics: $(READY)  ## regenerate docs/reference/metrics.md from app/infra/telemetry/meters.py
 	$(PY) -m docs.metrics

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from langgraph_sdk import get_client, get_sync_client
 
+from docs.langgraph import PAGE, page
 from tests.journeys.conftest import Served
 
 HELLO: Any = {"messages": [{"role": "user", "content": "hello"}]}
@@ -165,3 +166,8 @@ async def test_every_method_works(sdk: Spoken, area: Callable[[Spoken], Awaitabl
         if not method.startswith("_")
     }
     assert public <= sdk.called
+
+
+def test_the_table_of_methods_is_current() -> None:
+    """docs/reference/langgraph-compatibility.md has what `make docs-langgraph` writes."""
+    assert PAGE.read_text() == page(), "run: make docs-langgraph"

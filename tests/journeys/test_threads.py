@@ -285,3 +285,14 @@ async def test_a_busy_thread_is_not_written_and_not_pruned(client: LangGraphClie
         await http.post(f"/threads/{thread_id}/runs/{run['run_id']}/cancel?wait=true")
     with pytest.raises(ConflictError):
         await client.threads.create(thread_id=(await client.threads.create())["thread_id"])
+
+
+async def test_states_and_histories_are_shown_in_part_on_request(client: LangGraphClient) -> None:
+    thread_id = (await client.threads.create(graph_id="echo"))["thread_id"]
+    await client.threads.update_state(thread_id, {"mood": "good", "messages": []}, as_node="__input__")
+    both: Any = await client.threads.get_state(thread_id, params={"select": "next,values.mood"})
+    assert both == {"next": ["agent"], "values": {"mood": "good"}}
+    (entry,) = await client.http.post(f"/threads/{thread_id}/history", json={"limit": 1, "select": ["values.mood"]})
+    assert entry == {"values": {"mood": "good"}}
+    with pytest.raises(UnprocessableEntityError, match="Invalid select field: nothing"):
+        await client.threads.get_state(thread_id, params={"select": "nothing"})

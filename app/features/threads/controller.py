@@ -1,5 +1,6 @@
 """HTTP routes of threads, their states and their history."""
 
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -26,6 +27,7 @@ from app.features.threads.structs import (
     ThreadState,
 )
 from app.features.threads.subgraphs import place_of
+from app.features.threads.views import selected
 from app.infra.http.query_params import NEXT_PAGE, AnyRequest, Limit, choices, page_headers, project
 from app.security.limits.storage_quota import StorageQuota
 
@@ -98,10 +100,18 @@ class ThreadsController(Controller):
 
     @get("/{thread_id:str}/state", opt=READS, summary="A thread's latest state")
     async def state(
-        self, thread_id: Id, principal: CurrentPrincipal, threads: Service, subgraphs: FromQuery[bool] = False
+        self,
+        thread_id: Id,
+        principal: CurrentPrincipal,
+        threads: Service,
+        request: AnyRequest,
+        subgraphs: FromQuery[bool] = False,
     ) -> Response[ThreadState]:
-        """Return the latest values and the nodes that would run next; ``subgraphs``: with the tasks' own states."""
-        return await _encoded(await threads.state(principal, thread_id, subgraphs=subgraphs))
+        """Return the latest values and the nodes that would run next; ``subgraphs``: with the tasks' own states.
+
+        ``select``: only some fields, ``values.NAME`` for one value.
+        """
+        return await _state(await threads.state(principal, thread_id, subgraphs=subgraphs), _wanted(request))
 
     @post("/{thread_id:str}/state", status_code=200, summary="Write a thread's state")
     async def update_state(
@@ -128,10 +138,12 @@ class ThreadsController(Controller):
         checkpoint_id: Id,
         principal: CurrentPrincipal,
         threads: Service,
+        request: AnyRequest,
         subgraphs: FromQuery[bool] = False,
     ) -> Response[ThreadState]:
-        """Return the values and next nodes at a checkpoint; ``subgraphs``: with the tasks' own states."""
-        return await _encoded(await threads.state_at(principal, thread_id, str(checkpoint_id), subgraphs=subgraphs))
+        """Return the values and next nodes at a checkpoint; ``subgraphs`` and ``select`` as for the latest state."""
+        found = await threads.state_at(principal, thread_id, str(checkpoint_id), subgraphs=subgraphs)
+        return await _state(found, _wanted(request))
 
     @post("/{thread_id:str}/state/checkpoint", status_code=200, opt=READS, summary="A thread's state at a checkpoint")
     async def state_at_checkpoint(
@@ -140,10 +152,12 @@ class ThreadsController(Controller):
         """Return the state at a checkpoint reference, of a subgraph too; without a checkpoint id, the latest state."""
         wants = data.subgraphs
         if (place := place_of(data.checkpoint)) is not None:
-            return await _encoded(await threads.subgraphs.at(principal, thread_id, place, subgraphs=wants))
-        if not has_checkpoint_id(data.checkpoint):
-            return await _encoded(await threads.state(principal, thread_id, subgraphs=wants))
-        return await _encoded(await threads.state_at(principal, thread_id, data.checkpoint, subgraphs=wants))
+            found = await threads.subgraphs.at(principal, thread_id, place, subgraphs=wants)
+        elif not has_checkpoint_id(data.checkpoint):
+            found = await threads.state(principal, thread_id, subgraphs=wants)
+        else:
+            found = await threads.state_at(principal, thread_id, data.checkpoint, subgraphs=wants)
+        return await _state(found, data.select)
 
     @get("/{thread_id:str}/history", opt=READS, summary="A thread's states")
     async def history(
@@ -162,7 +176,7 @@ class ThreadsController(Controller):
         self, thread_id: Id, data: JSONBody[HistoryQuery], principal: CurrentPrincipal, threads: Service
     ) -> Response[list[ThreadState]]:
         """Newest first. If a page is cut for its size, ``X-Pagination-Next`` is the ``before`` of the next one."""
-        return _page(*await threads.history(principal, thread_id, data))
+        return _page(*await threads.history(principal, thread_id, data), data.select)
 
     @post("/{thread_id:str}/copy", status_code=200, summary="Copy a thread")
     async def copy(
@@ -188,5 +202,19 @@ async def _encoded(view: Thread | ThreadState | msgspec.Raw) -> Response[Any]:
     return Response(await offload(size, encode, view), status_code=200, media_type=MediaType.JSON)
 
 
-def _page(states: list[ThreadState], following: UUID | None) -> Response[list[ThreadState]]:
-    return Response(states, status_code=200, headers={} if following is None else {NEXT_PAGE: str(following)})
+async def _state(state: ThreadState, fields: Sequence[str] | None) -> Response[Any]:
+    if fields is None:
+        return await _encoded(state)
+    return Response(selected(state, fields), status_code=200)
+
+
+def _wanted(request: AnyRequest) -> list[str] | None:
+    given = [text for text in request.query_params.getall("select", []) if text]
+    return [name for text in given for name in text.split(",")] or None
+
+
+def _page(
+    states: list[ThreadState], following: UUID | None, fields: Sequence[str] | None = None
+) -> Response[list[Any]]:
+    shown = states if fields is None else [selected(state, fields) for state in states]
+    return Response(shown, status_code=200, headers={} if following is None else {NEXT_PAGE: str(following)})

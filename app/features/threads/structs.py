@@ -175,6 +175,7 @@ class CheckpointQuery(msgspec.Struct, kw_only=True):
 
     checkpoint: dict[str, Any]
     subgraphs: bool = False
+    select: list[str] | None = None
 
 
 class HistoryQuery(msgspec.Struct, kw_only=True):
@@ -184,3 +185,4 @@ class HistoryQuery(msgspec.Struct, kw_only=True):
     before: Any = None
     metadata: dict[str, Any] | None = None
     checkpoint: dict[str, Any] | None = None
+    select: list[str] | None = None

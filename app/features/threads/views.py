@@ -1,6 +1,7 @@
 """Wire views of thread and checkpoint rows; containment and paths in values."""
 
 import re
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 from typing import Any
 from uuid import UUID
@@ -23,6 +24,7 @@ MAX_PATHS = 10
 MAX_COMPARISONS = 1_000_000
 MAX_BYTES = 64 * 1024 * 1024
 """Bounds of one search: comparisons and bytes of states; some tenths of a second."""
+_VALUE = "values."
 _ROOTS = ("values", "metadata", "interrupts", "error", "config")
 _PART = re.compile(r"\.?([A-Za-z0-9_-]+)|\[(-?[0-9]{1,9})\]")
 
@@ -235,6 +237,21 @@ def origin_of(thread_id: UUID, created_at: datetime) -> ThreadState:
         checkpoint_id=checkpoint_id,
         parent_checkpoint_id=None,
     )
+
+
+def selected(state: ThreadState, fields: Sequence[str]) -> dict[str, Any]:
+    """Return the ``fields`` of ``state`` alone; ``values.NAME`` is one of its values. Raises ``Invalid``."""
+    names = [field.removeprefix(_VALUE) for field in fields if field.startswith(_VALUE)]
+    whole = [field for field in fields if not field.startswith(_VALUE)]
+    for field in whole:
+        if field not in ThreadState.__struct_fields__:
+            known = ", ".join(ThreadState.__struct_fields__)
+            raise Invalid(f"Invalid select field: {field[:100]}. Use one of {known}, or values.NAME.")
+    shown = {field: getattr(state, field) for field in whole}
+    if names and "values" not in shown:
+        members = msgspec.json.decode(state.values, type=dict[str, msgspec.Raw])
+        shown["values"] = {name: members[name] for name in names if name in members}
+    return shown
 
 
 def parsed_state(text: bytes) -> ThreadState:
