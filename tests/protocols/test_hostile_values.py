@@ -1,5 +1,6 @@
 """What clients and graphs write may be anything: no protocol answers it with a 500."""
 
+import base64
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -9,6 +10,7 @@ import pytest
 
 from app.domain.events import MessageAdded, StepCommitted
 from app.protocols.ag_ui.messages import shown
+from app.protocols.openai.responses.compaction import MAX_SUMMARY_BYTES, PREFIX
 from app.protocols.openai.responses.items import items_of
 from app.protocols.parts import PartAssembler
 from tests.system.services import API, Service, serving
@@ -44,6 +46,27 @@ async def service(database_url: str) -> AsyncIterator[Service]:
 async def test_odd_members_of_a_request_are_refused(service: Service, path: str, body: dict[str, Any]) -> None:
     answer = await service.client.post(path, json={"model": "assistant", **body})
     assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+
+
+async def test_a_compaction_follows_the_rules_of_a_body(service: Service) -> None:
+    def compacted(text: bytes) -> dict[str, Any]:
+        content = PREFIX + base64.urlsafe_b64encode(text).decode()
+        return {"type": "compaction", "encrypted_content": content}
+
+    said = {"type": "message", "role": "user", "content": "x"}
+    longest = compacted(b"\t" * MAX_SUMMARY_BYTES)
+    too_long, damaged = compacted(b"x" * (MAX_SUMMARY_BYTES + 1)), {**longest, "encrypted_content": PREFIX + "AAAAA"}
+    unstorable, not_text = compacted(b"a\0b"), compacted(b"a\xed\xa0\x80")
+    for items in ([unstorable], [not_text], [longest, longest], [too_long], [damaged]):
+        for path in ("responses", "responses/input_tokens", "responses/compact"):
+            answer = await service.client.post(f"/v1/{path}", json={"model": "assistant", "input": [*items, said]})
+            error = answer.json()["error"]
+            where = f"input.{len(items) - 1}.encrypted_content"
+            assert (answer.status_code, error["param"]) == (400, where), error
+        answer = await service.client.post("/v1/conversations", json={"items": items})
+        assert answer.status_code == 400, answer.text
+    made = await service.client.post("/v1/responses", json={"model": "assistant", "input": [longest, said]})
+    assert (made.status_code, made.json()["status"]) == (200, "completed"), made.text
 
 
 async def test_odd_parts_are_left_out_or_refused_where_the_protocol_says_so(service: Service) -> None:

@@ -14,7 +14,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 from app.agents.port import END_NODE
 from app.base.errors import Invalid, NotFound
 from app.base.ids import new_id
-from app.base.offload import offload
+from app.base.offload import body_bytes, offload
 from app.features.access.guard import READS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in, on_thread
 from app.features.threads.structs import StateUpdate, Thread, ThreadCreate, ThreadPatch
@@ -80,7 +80,7 @@ class ConversationsController(Controller):
         key = await key_in(request)
         openai = {"metadata": _checked(data.metadata)}
         metadata: dict[str, Any] = {"protocol": "openai.conversations", "openai": openai}
-        messages = [] if not data.items else _messages(data.items)
+        messages = [] if not data.items else await _messages(data.items)
         if messages:
             metadata["graph_id"] = _reader(gateway)
         made = await gateway.threads.create(principal, ThreadCreate(metadata=metadata), key)
@@ -151,9 +151,8 @@ class ConversationsController(Controller):
         key = await key_in(request)
         thread = await _found(gateway, principal, conversation_id)
         seed = str(new_id()) if key is None else f"{key.route} {key.key}"
-        messages = [
-            {"id": str(uuid5(thread.thread_id, f"{seed} {at}")), **one} for at, one in enumerate(_messages(data.items))
-        ]
+        read = await _messages(data.items)
+        messages = [{"id": str(uuid5(thread.thread_id, f"{seed} {at}")), **one} for at, one in enumerate(read)]
         ids = {message["id"] for message in messages}
         known = await _offload(thread, _ids, thread, ids)
         await _add(gateway, principal, thread, messages, key)
@@ -202,10 +201,10 @@ def _checked(metadata: dict[str, str] | None) -> dict[str, str]:
     return metadata or {}
 
 
-def _messages(given: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+async def _messages(given: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     if not 1 <= len(given) <= MAX_ITEMS:
         raise Invalid(f"items must be 1 to {MAX_ITEMS} items.", (("/items", "out of range"),))
-    return read_input(given).messages
+    return (await offload(body_bytes.get(), read_input, given)).messages
 
 
 def _thread_id(given: str) -> UUID:

@@ -9,7 +9,7 @@ import msgspec
 from app.base.errors import Invalid
 from app.domain.messages import WAITING_CALLS
 from app.engine.execution.questions import OpenQuestion
-from app.protocols.openai.responses.compaction import compacted_message
+from app.protocols.openai.responses.compaction import MAX_SUMMARY_BYTES, compacted_message
 from app.protocols.openai.responses.items import Item, asked_in
 from app.protocols.openai.responses.structs import ResumedCall
 from app.protocols.questions import approval, client_call_id, kind_of
@@ -57,6 +57,7 @@ class _Reader:
         self.results: dict[str, Any] = {}
         self.approvals: dict[str, Item] = {}
         self.only_answers = True
+        self._room = MAX_SUMMARY_BYTES
 
     def read(self, item: Item, at: str) -> None:
         kind = str(item.get("type") or ("message" if "role" in item else ""))
@@ -83,7 +84,9 @@ class _Reader:
                 status = "success" if error is None else "error"
                 self._answer(_text(item, "id", at), output, status)
             case "compaction":
-                self.messages.append(compacted_message(item, at))
+                message, size = compacted_message(item, at, self._room)
+                self._room -= size
+                self.messages.append(message)
             case "item_reference":
                 raise _invalid(at, "is an item_reference: use previous_response_id or a conversation instead")
             case _:
