@@ -9,6 +9,9 @@ import codecs
 import re
 from collections.abc import Iterator
 from itertools import accumulate
+from typing import Any
+
+import msgspec
 
 from app.base.errors import BadRequest, Invalid
 
@@ -59,6 +62,18 @@ def scan(text: bytes | bytearray, subject: str = "The body") -> Iterator[None]:
         yield from _check_escapes(text, subject)
     if len(text) > SLICE or text.count(b"[") + text.count(b"{") > MAX_DEPTH:
         yield from _check_structure(text, subject)
+
+
+def parse(text: str, subject: str, kind: Any = Any) -> Any:
+    """Parse a text inside of another one, which the scan of that has seen as characters alone.
+
+    Raises ``BadRequest`` as ``check`` does, and ``Invalid`` for what is no JSON of the type ``kind``.
+    """
+    check(text.encode(), subject)
+    try:
+        return msgspec.json.decode(text, type=kind)
+    except msgspec.DecodeError as error:
+        raise Invalid(f"{subject} is not valid: {str(error)[:200]}.") from error
 
 
 def _check_characters(text: bytes | bytearray, subject: str) -> Iterator[None]:

@@ -69,6 +69,21 @@ async def test_a_compaction_follows_the_rules_of_a_body(service: Service) -> Non
     assert (made.status_code, made.json()["status"]) == (200, "completed"), made.text
 
 
+async def test_json_in_a_text_follows_the_rules_of_a_body(service: Service) -> None:
+    deep = '{"a":' * 5_000 + "1" + "}" * 5_000
+    for text in (deep, '{"a":"\\u0000"}', '{"a":[' + "[]," * 100_000 + "1]}"):
+        call = {"id": "c", "type": "function", "function": {"name": "t", "arguments": text}}
+        said = {"role": "user", "content": "x"}
+        chat = {"model": "assistant", "messages": [said, {"role": "assistant", "tool_calls": [call]}, said]}
+        item = {"type": "function_call", "call_id": "c", "name": "t", "arguments": text}
+        run = {"threadId": uuid.uuid4().hex, "runId": "r", "protocolVersion": "1.0"}
+        spoken = [{"id": "a", "role": "assistant", "toolCalls": [call]}, {"id": "b", **said}]
+        for path, body in (("/v1/chat/completions", chat), ("/v1/responses", {"model": "assistant", "input": [item]}),
+                           ("/ag-ui/echo", {**run, "messages": spoken})):  # fmt: skip
+            answer = await service.client.post(path, json=body)
+            assert answer.status_code == 400, (path, answer.text)
+
+
 async def test_odd_parts_are_left_out_or_refused_where_the_protocol_says_so(service: Service) -> None:
     odd = {"id": "u", "role": "user", "content": [{"type": [], "url": "https://example.com"}]}
     given = {"threadId": str(uuid.uuid4()), "runId": "r", "protocolVersion": "1.0", "messages": [odd]}

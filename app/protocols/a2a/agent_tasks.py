@@ -12,7 +12,7 @@ import msgspec
 
 from app.base.errors import Conflict, Gone, Invalid, NotFound
 from app.base.ids import new_id, time_of
-from app.base.offload import MAX_ANSWER_BYTES
+from app.base.offload import MAX_ANSWER_BYTES, body_bytes, offload
 from app.engine.structs import CommandBody, RunCreate
 from app.features.access.idempotency import fingerprint_of, route_of
 from app.features.runs.chain import ChainFilter, RunChain
@@ -29,7 +29,7 @@ from app.infra.wires.a2a import (
     uuid_of,
 )
 from app.protocols.a2a.card import Described
-from app.protocols.a2a.content import answer_in, blocks_of, check_part, parts_of
+from app.protocols.a2a.content import answer_in, blocks_of, check_parts, parts_of
 from app.protocols.a2a.errors import TaskNotCancelable, TaskNotFound, UnsupportedOperation
 from app.protocols.a2a.projection import TaskProjection
 from app.protocols.a2a.tasks import METADATA, STATUSES, TERMINAL, WAITING, context_of, state_in, task_of
@@ -45,6 +45,9 @@ DEFAULT_PAGE = 50
 MAX_HISTORY = 1_000
 MAX_STORED_PARTS = 16 * 1024
 """Bytes of an answer that are stored as they came, to be shown in the task's history."""
+
+MAX_TOKEN_LENGTH = 200
+"""Characters of a page token: it is a time and an id."""
 
 BLOCK_SECONDS = 55.0
 """The longest wait of a SendMessage for its task; then it returns the task in progress."""
@@ -204,7 +207,7 @@ class AgentTasks:
             raise Invalid.at("A message has a messageId and the role ROLE_USER.", "/message/role")
         if message.task_id:
             return await self._continue(given)
-        blocks = blocks_of(message)
+        blocks = await offload(body_bytes.get(), blocks_of, message)
         input_id = str(new_id())
         thread_id = thread_id_of(self.principal, message.context_id) if message.context_id else new_id()
         body = RunCreate(
@@ -230,8 +233,7 @@ class AgentTasks:
         first, last = chain.first, chain.last
         if message.context_id and thread_id_of(self.principal, message.context_id) != first.thread_id:
             raise Invalid.at("The task belongs to another context: leave contextId out.", "/message/contextId")
-        for at, part in enumerate(message.parts):
-            check_part(part, at)
+        await offload(body_bytes.get(), check_parts, message)
         if not message.parts:
             raise Invalid.at("The message is empty: give it at least one part.", "/message/parts")
         key, state = await self._key(message), state_in(chain)
@@ -248,7 +250,7 @@ class AgentTasks:
             assistant_id=self._assistant,
             command=CommandBody(resume=_answer(chain, message)),
             stream_mode=OBSERVABLE,
-            metadata=_metadata(given, parts=_stored(message)),
+            metadata=_metadata(given, parts=await offload(body_bytes.get(), _stored, message)),
         )
         try:
             accepted = await self.gateway.runs.create(self.principal, first.thread_id, body, key)
@@ -261,7 +263,8 @@ class AgentTasks:
 
     async def _key(self, message: Message) -> IdempotencyKey:
         """Return the idempotency key of a message: what it says is part of it, so that an id may come again."""
-        said = _encode([message.message_id, message.context_id, message.task_id, message.parts])
+        what = [message.message_id, message.context_id, message.task_id, message.parts]
+        said = await offload(body_bytes.get(), _encode, what)
         fingerprint = await fingerprint_of(said)
         return IdempotencyKey(self._route, fingerprint.hex(), fingerprint)
 
@@ -459,6 +462,8 @@ def _cursor(token: str) -> tuple[datetime, UUID] | None:
     if not token:
         return None
     try:
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise ValueError
         text, _, run_id = base64.urlsafe_b64decode(token.encode()).decode().partition(" ")
         at = datetime.fromisoformat(text)
         if at.tzinfo is None:

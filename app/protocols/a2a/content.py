@@ -53,6 +53,12 @@ def _block(part: Part, at: int) -> dict[str, Any]:
     return file_block(url, media_type, part.filename or "")
 
 
+def check_parts(message: Message) -> None:
+    """Check each part of ``message``. Raises as ``check_part``."""
+    for at, part in enumerate(message.parts):
+        check_part(part, at)
+
+
 def check_part(part: Part, at: int) -> None:
     """Check that a part has one content, of a media type that agents take.
 

@@ -9,6 +9,7 @@ from litestar.di import NamedDependency, Provide
 from litestar.params import FromPath, JSONBody
 
 from app.base.errors import AgentServiceError, Invalid, NotFound
+from app.base.offload import body_bytes, offload
 from app.features.access.guard import (
     ADDS_NOTHING,
     OPEN,
@@ -157,7 +158,9 @@ class A2AController(Controller):
         try:
             if version_of(request) == OLD_VERSION and not old:
                 method = ""
-            params: Any = v03.params_of(method, data.params) if old else data.params
+            params: Any = data.params
+            if old:
+                params = await offload(body_bytes.get(), v03.params_of, method, params)
             if method == "GetExtendedAgentCard":
                 params = partial(a2a.cards.card, version=OLD_VERSION if old else VERSION)
             if method in _WRITES:
@@ -318,7 +321,9 @@ async def _call(binding: Binding, method: str, given: Any, tasks: AgentTasks, re
     if method not in METHODS:
         raise UnknownMethod
     wanted = METHODS[method]
-    params: Any = given if wanted is None or isinstance(given, msgspec.Struct) else read_params(given, wanted)
+    params: Any = given
+    if wanted is not None and not isinstance(given, msgspec.Struct):
+        params = await offload(body_bytes.get(), read_params, given, wanted)
     if wanted is SendMessageParams:
         if isinstance(binding, RpcBinding):
             await count_run(request.scope)

@@ -5,6 +5,7 @@ from typing import Any
 
 import msgspec
 
+from app.base import json_scan
 from app.base.errors import Invalid
 from app.protocols.ag_ui.structs import AGUIMessage, ToolCall
 from app.protocols.files import FileBlock, file_block, file_in
@@ -110,8 +111,8 @@ def read(message: AGUIMessage, at: int) -> dict[str, Any]:
 
 def _read_call(call: ToolCall) -> dict[str, Any]:
     try:
-        args = msgspec.json.decode(call.function.arguments or "{}", type=dict[str, Any])
-    except msgspec.DecodeError:
+        args = json_scan.parse(call.function.arguments or "{}", "The text of a call's arguments", dict[str, Any])
+    except Invalid:
         args = {}
     return {"type": "tool_call", "id": call.id, "name": call.function.name, "args": args}
 

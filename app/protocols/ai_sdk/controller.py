@@ -9,6 +9,7 @@ from litestar import Controller, get, post
 from litestar.params import FromPath, JSONBody
 
 from app.base.errors import Invalid, NotFound
+from app.base.offload import body_bytes, offload
 from app.engine.structs import CommandBody, RunCreate
 from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in
@@ -68,7 +69,7 @@ class AISDKController(Controller):
             work = answered
         else:
             branch = await _before_edited(gateway, principal, thread_id, data)
-            work = {"input": {"messages": _input(data)}, **branch}
+            work = {"input": {"messages": await offload(body_bytes.get(), _input, data)}, **branch}
         body = RunCreate(
             assistant_id=assistant,
             stream_mode=OBSERVABLE,

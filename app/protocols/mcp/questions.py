@@ -9,6 +9,8 @@ from typing import Any
 import msgspec
 
 from app.agents.port import QuestionKind
+from app.base import json_scan
+from app.base.errors import BadRequest, Invalid
 from app.protocols.mcp.surface import Ask
 from app.protocols.questions import approval, calls_of, kind_of, words_of
 
@@ -116,8 +118,8 @@ def answer_of(question: Mapping[str, Any], response: Any) -> Any:
     answer = content["answer"]
     if isinstance(expected, dict) and not _is_flat(expected) and isinstance(answer, str):
         try:
-            return msgspec.json.decode(answer)
-        except msgspec.DecodeError as error:
+            return json_scan.parse(answer, "The answer")
+        except (BadRequest, Invalid) as error:
             raise ValueError("content.answer must be JSON that fits the schema.") from error
     return answer
 

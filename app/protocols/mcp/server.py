@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import msgspec
 
 from app.base.errors import AgentServiceError
+from app.base.offload import body_bytes, offload
 from app.infra.http.event_streams import OpenResponse
 from app.infra.http.open_streams import OpenStreams
 from app.protocols.mcp.errors import INVALID_PARAMS, METHOD_NOT_FOUND, MISSING_CAPABILITY, RpcError, rpc_error_of
@@ -159,8 +160,8 @@ class McpServer:
                     await surface.cancel(caller, cancelled.request_id)
             return RpcResponse(202)
         if envelope.session and caller.key is None:
-            request_key = IdempotencyKey(f"mcp {envelope.session}", str(message.id), digest(message.params).encode())
-            caller = caller._replace(key=request_key)
+            content = await offload(body_bytes.get(), digest, message.params)
+            caller = caller._replace(key=IdempotencyKey(f"mcp {envelope.session}", str(message.id), content.encode()))
         method = self._legacy.get(message.method)
         if method is None:
             raise _no_method(message.method)
@@ -257,7 +258,7 @@ class McpServer:
 
     async def _get_prompt(self, exchange: Exchange, params: dict[str, Any]) -> dict[str, Any]:
         _needs(exchange.surface.capabilities.prompts, "prompts/get")
-        call, bound = self._named(exchange, "prompts/get", params)
+        call, bound = await self._named(exchange, "prompts/get", params)
         reply = await exchange.surface.get_prompt(exchange.caller, call)
         return self._finished(exchange, bound, reply)
 
@@ -271,7 +272,7 @@ class McpServer:
         return {"completion": {"values": values[:100], "total": len(values), "hasMore": len(values) > 100}}
 
     async def _call_tool(self, exchange: Exchange, params: dict[str, Any]) -> dict[str, Any] | OpenResponse:
-        call, bound = self._named(exchange, "tools/call", params)
+        call, bound = await self._named(exchange, "tools/call", params)
         caller = exchange.caller
         reply = await exchange.surface.call_tool(caller, call)
         if isinstance(reply, TaskMade):
@@ -298,11 +299,9 @@ class McpServer:
         holder = exchange.caller.principal.holder
         return RpcStream(self._streams, chunks, exchange.request_id, on_disconnect=on_disconnect, holder=holder)
 
-    def _named(self, exchange: Exchange, method: str, params: dict[str, Any]) -> tuple[Named, str]:
+    async def _named(self, exchange: Exchange, method: str, params: dict[str, Any]) -> tuple[Named, str]:
         """Return a call with what its client brings back, and what its state is bound to. Raises ``RpcError``."""
-        given = _converted(params, NameParams)
-        arguments = given.arguments or {}
-        bound = digest(method, given.name, arguments)
+        given, bound = await offload(body_bytes.get(), _call_in, method, params)
         answers = given.input_responses if isinstance(given.input_responses, dict) else {}
         state = None
         if given.request_state is not None:
@@ -312,7 +311,7 @@ class McpServer:
                 raise RpcError(
                     INVALID_PARAMS, "requestState is not that of this call, or has expired: call again without it."
                 ) from None
-        return Named(given.name, arguments, answers, state), bound
+        return Named(given.name, given.arguments or {}, answers, state), bound
 
     def _finished(self, exchange: Exchange, bound: str, reply: Done | Asked) -> dict[str, Any]:
         """Return the result of a call, or what it asks. Raises ``RpcError`` for what the client cannot be asked."""
@@ -373,6 +372,12 @@ def _task_of(exchange: Exchange, params: dict[str, Any]) -> TaskParams:
     _needs_tasks(exchange)
     wanted: TaskParams = _converted(params, TaskParams)
     return wanted
+
+
+def _call_in(method: str, params: dict[str, Any]) -> tuple[NameParams, str]:
+    """Return what ``params`` call, and its digest. Raises ``RpcError``."""
+    given: NameParams = _converted(params, NameParams)
+    return given, digest(method, given.name, given.arguments or {})
 
 
 def _converted(params: dict[str, Any], wanted: Any) -> Any:

@@ -13,6 +13,7 @@ from litestar.params import FromPath, JSONBody
 from app.agents.port import ModelOptions
 from app.base.errors import Invalid, NotFound
 from app.base.ids import agent_id, time_of
+from app.base.offload import body_bytes, offload
 from app.domain.lifecycle import LIVE
 from app.engine.structs import CommandBody, Run, RunCreate
 from app.features.access.guard import READS, STARTS_RUNS, WRITES, CurrentPrincipal
@@ -155,23 +156,28 @@ async def _work(
 ) -> dict[str, Any]:
     """Return what a run of the chat starts from: results of tools that it waits for, else the messages it needs."""
     if chat is None:
-        return {"input": {"messages": _input_from(messages, 0)}}
+        return {"input": {"messages": await _input_from(messages, 0)}}
     first_new = len(messages) - len(news_in(messages))
     if first_new == len(messages):
         raise Invalid("messages brings nothing new: end it with a user's message.", (("/messages", "no news"),))
     if all(message.role == "tool" for message in messages[first_new:]):
-        results = {message["tool_call_id"]: message["content"] for message in _input_from(messages, first_new)}
+        given = await _input_from(messages, first_new)
+        results = {message["tool_call_id"]: message["content"] for message in given}
         answers = answers_by_call(await gateway.runs.open_questions(principal, chat.thread_id), results)
         if answers:
             return {"command": CommandBody(resume=answers)}
     people = [Said(at, text_of(one.content)) for at, one in enumerate(messages) if one.role == "user"]
     turn = await turn_of(gateway, principal, chat, people, first_new)
     branch = {} if turn.checkpoint_id is None else {"checkpoint_id": str(turn.checkpoint_id)}
-    return {"input": {"messages": marked(_input_from(messages, turn.start))}, **branch}
+    return {"input": {"messages": marked(await _input_from(messages, turn.start))}, **branch}
 
 
-def _input_from(messages: Sequence[ChatMessage], start: int) -> list[dict[str, Any]]:
-    """Return the messages from position ``start`` on as input of a run. Raises ``Invalid``."""
+async def _input_from(messages: Sequence[ChatMessage], start: int) -> list[dict[str, Any]]:
+    """Return the messages from position ``start`` on as input of a run. Raises ``Invalid``, ``BadRequest``."""
+    return await offload(body_bytes.get(), _read_from, messages, start)
+
+
+def _read_from(messages: Sequence[ChatMessage], start: int) -> list[dict[str, Any]]:
     return [message_of(message, at) for at, message in enumerate(messages) if at >= start]
 
 

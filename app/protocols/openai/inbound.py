@@ -2,8 +2,7 @@
 
 from typing import Any
 
-import msgspec
-
+from app.base import json_scan
 from app.base.errors import Invalid
 from app.protocols.openai.structs import ChatMessage
 
@@ -35,7 +34,7 @@ def message_of(message: ChatMessage, at: int) -> dict[str, Any]:
 
 def _call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
     try:
-        args = msgspec.json.decode(arguments or "{}", type=dict[str, Any])
-    except msgspec.DecodeError:
+        args = json_scan.parse(arguments or "{}", "The text of a call's arguments", dict[str, Any])
+    except Invalid:
         args = {}
     return {"type": "tool_call", "id": call_id, "name": name, "args": args}

@@ -6,6 +6,7 @@ from uuid import UUID, uuid5
 
 import msgspec
 
+from app.base import json_scan
 from app.base.errors import Invalid
 from app.domain.messages import WAITING_CALLS
 from app.engine.execution.questions import OpenQuestion
@@ -102,10 +103,11 @@ class _Reader:
         self.messages.append(made)
 
     def _call(self, item: Item, call_id: str, at: str) -> None:
-        arguments = item.get("arguments")
+        arguments = item.get("arguments") or "{}"
         try:
-            args = msgspec.json.decode(arguments or "{}", type=dict[str, Any])
-        except (msgspec.DecodeError, TypeError) as error:
+            text = arguments if isinstance(arguments, str) else ""
+            args = json_scan.parse(text, "The text of a call's arguments", dict[str, Any])
+        except Invalid as error:
             raise _invalid(f"{at}/arguments", "must be the JSON text of an object") from error
         last = self.messages[-1] if self.messages else {}
         if last.get("type") != "ai":
@@ -193,8 +195,8 @@ def answer_of(question: OpenQuestion, response: Item) -> Any:
     if not isinstance(reason, str) or not reason:
         return approved
     try:
-        return msgspec.json.decode(reason)
-    except msgspec.DecodeError:
+        return json_scan.parse(reason, "The reason")
+    except Invalid:
         return reason
 
 

@@ -6,6 +6,7 @@ from uuid import UUID
 
 import msgspec
 
+from app.base import json_scan
 from app.base.errors import Invalid, NotFound
 from app.base.offload import body_bytes, offload, rough_size
 from app.domain.lifecycle import LIVE
@@ -125,8 +126,8 @@ def _answers(given: GivenInput, questions: Sequence[OpenQuestion]) -> dict[str, 
         elif f"mcpr_{one.id}" in given.results:
             result = given.results[f"mcpr_{one.id}"]
             try:
-                answers[one.id] = msgspec.json.decode(result) if isinstance(result, str) else result
-            except msgspec.DecodeError:
+                answers[one.id] = json_scan.parse(result, "The output") if isinstance(result, str) else result
+            except Invalid:
                 answers[one.id] = result
     return answers
 
