@@ -4,13 +4,17 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from sqlalchemy import select
 
 from app.base.errors import Unauthenticated
 from app.infra.db.engine import Database
 from app.infra.secrets.secret import Secret
 from app.security.access.service import AccessService
+from app.security.access.structs import tenant_id_of
+from app.security.access.tables import api_keys
 from tests.access.clock import Clock
 from tests.system.services import API, PEPPER, serving
+from tests.waiting import eventually
 
 OLD, NEW = Secret(PEPPER), Secret("fedcba9876543210" * 2)
 
@@ -18,6 +22,21 @@ OLD, NEW = Secret(PEPPER), Secret("fedcba9876543210" * 2)
 def under(database: Database, *peppers: Secret) -> AccessService:
     """Return the key service of a process with these peppers and an empty cache."""
     return AccessService(database, lambda: peppers, Clock())
+
+
+async def rehashed(service: AccessService) -> None:
+    """Wait until keys in use are rehashed."""
+    await eventually(lambda: not service._old_digests)
+
+
+async def test_a_key_is_valid_before_it_is_rehashed(database: Database, tenant: str) -> None:
+    _, key = await under(database, OLD).create_key("used", tenant=tenant)
+    both = under(database, NEW, OLD)
+    async with database.writing(tenant_id_of(tenant)) as session:
+        await session.execute(select(api_keys).with_for_update())
+        assert (await both.authenticate(key.reveal())).key_id is not None
+    await rehashed(both)
+    assert (await under(database, NEW).authenticate(key.reveal())).key_id is not None
 
 
 async def test_a_key_under_the_secondary_pepper_is_valid_and_moves_to_the_first_when_used(
@@ -29,6 +48,7 @@ async def test_a_key_under_the_secondary_pepper_is_valid_and_moves_to_the_first_
         await under(database, NEW).authenticate(key.reveal())
     both = under(database, NEW, OLD)
     assert (await both.authenticate(key.reveal())).key_id is not None
+    await rehashed(both)
     assert (await under(database, NEW).authenticate(key.reveal())).key_id is not None
     with pytest.raises(Unauthenticated):
         await under(database, NEW).authenticate(unused.reveal())
@@ -43,6 +63,7 @@ async def test_both_secrets_of_a_key_that_is_being_rotated_move(database: Databa
     both = under(database, NEW, OLD)
     for key in (before, after):
         await both.authenticate(key.reveal())
+    await rehashed(both)
     new = under(database, NEW)
     for key in (before, after):
         assert (await new.authenticate(key.reveal())).key_id == info.key_id
@@ -58,6 +79,7 @@ async def test_processes_with_the_peppers_in_either_order_accept_the_same_keys(d
         for process in (other, one):
             fresh = under(database, *process._peppers())
             assert (await fresh.authenticate(key.reveal())).key_id is not None
+            await rehashed(fresh)
 
 
 async def test_the_peppers_are_files_that_change_while_the_program_runs(

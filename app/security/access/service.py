@@ -19,6 +19,7 @@ from sqlalchemy import Row
 
 from app.base.clock import now
 from app.base.errors import Invalid, NotFound, Unauthenticated, Unavailable
+from app.base.tasks import Tasks
 from app.infra.db.columns import from_row
 from app.infra.db.engine import Database
 from app.infra.secrets.secret import Secret
@@ -72,6 +73,8 @@ class AccessService:
         self._peppers: Peppers = (lambda: (pepper,)) if isinstance(pepper, Secret) else pepper
         self._records = records
         self._cache = ApiKeyCache(self._look_up, clock)
+        self._tasks = Tasks("rehash")
+        self._old_digests: dict[tuple[str, str], tuple[UUID, bytes, bytes]] = {}
 
     async def create_key(
         self,
@@ -191,16 +194,17 @@ class AccessService:
         return principal
 
     async def aclose(self) -> None:
-        """Cancel lookups in progress."""
+        """Cancel lookups and rehashing in progress."""
         await self._cache.aclose()
+        await self._tasks.aclose()
 
     async def _look_up(self, keys: Sequence[tuple[str, bytes]]) -> list[Principal | None]:
         key_ids = list({key_id for key_id, _ in keys})
         async with self._database.looking_up(key_ids) as session:
             rows = await queries.live(session, key_ids)
-        return [await self._match(rows.get(key_id), key_id, digests) for key_id, digests in keys]
+        return [self._match(rows.get(key_id), key_id, digests) for key_id, digests in keys]
 
-    async def _match(self, row: Row[Any] | None, key_id: str, digests: bytes) -> Principal | None:
+    def _match(self, row: Row[Any] | None, key_id: str, digests: bytes) -> Principal | None:
         candidates = [digests[at : at + DIGEST_BYTES] for at in range(0, len(digests), DIGEST_BYTES)]
         # an unknown id is compared too, so that timing does not distinguish it from a wrong secret
         stored, before = (row.digest, row.previous_digest) if row is not None else (_NO_DIGEST, None)
@@ -211,18 +215,32 @@ class AccessService:
         self._records.used(key_id)
         if any(same[1:]) or any(same_before[1:]):
             column = "digest" if any(same) else "previous_digest"
-            await self._rehash(row.tenant_id, key_id, column, getattr(row, column), candidates[0])
+            self._rehash(row.tenant_id, key_id, column, getattr(row, column), candidates[0])
         limits = msgspec.convert(row.limits, TenantLimits)
         return Principal(row.tenant_id, key_id, granted(row.scopes), row.user_id or "", limits)
 
-    async def _rehash(self, tenant_id: UUID, key_id: str, column: str, was: bytes, digest: bytes) -> None:
-        """Rehash a key that is in use under the first pepper; the key is valid even if this fails."""
+    def _rehash(self, tenant_id: UUID, key_id: str, column: str, was: bytes, digest: bytes) -> None:
+        """Have a key that is in use rehashed under the first pepper: no request waits for that.
+
+        One key at a time: after a restart with a new pepper all keys in use are due at once.
+        """
+        idle = not self._old_digests
+        self._old_digests[key_id, column] = (tenant_id, was, digest)
+        if idle:
+            self._tasks.start(self._rehash_all(), name="keys")
+
+    async def _rehash_all(self) -> None:
         try:
-            async with self._database.writing(tenant_id) as session:
-                await queries.move(session, tenant_id, key_id, column, (was, digest))
+            while self._old_digests:
+                (key_id, column), (tenant_id, was, digest) = next(iter(self._old_digests.items()))
+                async with self._database.writing(tenant_id) as session:
+                    await queries.move(session, tenant_id, key_id, column, (was, digest))
+                self._records.record(AuditEvent(tenant_id, "key.rehashed", "service", key_id))
+                del self._old_digests[key_id, column]
         except Unavailable:
-            return
-        self._records.record(AuditEvent(tenant_id, "key.rehashed", "service", key_id))
+            pass
+        finally:
+            self._old_digests.clear()  # they are valid, and are rehashed on a later use
 
     def _digest(self, key_id: str, secret: str) -> bytes:
         return self._digests(key_id, secret)[0]
