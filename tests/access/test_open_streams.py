@@ -21,6 +21,7 @@ from tests.database import clone, drop
 from tests.journeys.conftest import AGENTS, PEPPER, Served
 from tests.journeys.test_keys import http, keys
 from tests.system.services import Service, serving
+from tests.waiting import eventually
 from tests.web.serving import Connection, Flag, fast_streams
 
 
@@ -73,6 +74,41 @@ async def test_a_wait_of_a_revoked_key_has_an_error_in_place_of_its_result() -> 
     await asyncio.wait_for(serving_it, 5)
     assert connection.body.strip().startswith(b'{"__error__":{"error":"Unauthenticated"')
     assert connection.ended
+
+
+class Failing(Switch):
+    """A credential check that raises for one credential; all others are revoked."""
+
+    async def is_valid(self, credential: Hashable) -> bool:
+        if credential == "odd":
+            raise ValueError
+        return False
+
+
+class Stream:
+    """An open response that says why it was stopped."""
+
+    def __init__(self, credential: str) -> None:
+        self.holder: Hashable = "one"
+        self.credential: Hashable = credential
+        self.reason = ""
+
+    def stop(self, reason: str) -> None:
+        self.reason = reason
+
+    def on_tick(self, now: int) -> None: ...
+
+
+async def test_a_check_that_fails_ends_no_other_check() -> None:
+    streams = fast_streams()
+    streams.access = Failing()
+    odd, revoked = Stream("odd"), Stream("revoked")
+    for stream in (odd, revoked):
+        streams.opened(stream)
+    await eventually(lambda: revoked.reason)
+    assert (odd.reason, revoked.reason) == ("", "revoked")
+    for stream in (odd, revoked):
+        streams.closed(stream)
 
 
 async def test_a_client_that_does_not_read_is_not_waited_for() -> None:

@@ -5,12 +5,15 @@ from collections import Counter
 from collections.abc import Hashable
 from typing import Protocol
 
+import structlog
 from litestar.types import Scope
 
 from app.base.errors import Limited, Unavailable
 from app.base.offload import ByteBudget
 from app.base.tasks import Tasks
 from app.infra.telemetry.meters import Meters
+
+log = structlog.get_logger(__name__)
 
 TICK = 0.25
 """Interval of the timer in seconds."""
@@ -209,7 +212,10 @@ class OpenStreams:
         credentials = [one for one in self._by_credential if self.access.is_due(one)]
         for at in range(0, len(credentials), CHECKS_AT_ONCE):
             part = credentials[at : at + CHECKS_AT_ONCE]
-            valid = await asyncio.gather(*map(self.access.is_valid, part))
+            valid = await asyncio.gather(*map(self.access.is_valid, part), return_exceptions=True)
             for credential, good in zip(part, valid, strict=True):
-                for stream in () if good else list(self._by_credential.get(credential, ())):
-                    stream.stop("revoked")
+                if isinstance(good, BaseException):  # of the operator's code, perhaps: it ends no other check
+                    log.warning("credential_not_checked", reason=type(good).__name__, exc_info=good)
+                elif not good:
+                    for stream in list(self._by_credential.get(credential, ())):
+                        stream.stop("revoked")
