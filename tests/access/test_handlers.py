@@ -123,6 +123,22 @@ async def test_a_run_that_takes_over_a_thread_does_not_cancel_another_users_run(
     assert (await ask(service, bob, "POST", "/runs/cancel", {"status": "pending"})).status_code == 204
 
 
+@pytest.mark.parametrize(
+    "asked, status",
+    [
+        ({}, 200),
+        ({"config": {"tags": ["a"]}}, 200),
+        ({"config": {"configurable": {"costly": True}}}, 402),
+        ({"context": {"costly": True}}, 402),
+    ],
+)
+async def test_a_handler_reads_the_configuration_of_a_run_also_if_it_has_none(
+    service: Service, ann: str, asked: Any, status: int
+) -> None:
+    body = {"assistant_id": "echo", "input": INPUT, **asked}
+    assert (await ask(service, ann, "POST", "/runs/wait", body)).status_code == status
+
+
 async def test_searches_counts_and_lists_show_only_the_users_own_resources(
     service: Service, ann: str, bob: str
 ) -> None:

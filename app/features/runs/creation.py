@@ -99,7 +99,7 @@ class RunFactory:
             "multitask_strategy": body.strategy,
             "if_not_exists": body.if_not_exists or "reject",
             "after_seconds": body.after_seconds or 0,
-            "kwargs": msgspec.to_builtins({name: getattr(body, name) for name in ("input", "config", "context")}),
+            "kwargs": _shown_to_handlers(body),
         }
         owned, metadata = await principal.stamp("threads", "create_run", body.metadata, **about)
         assistants = await self.assistants.reach(principal, body.assistant_id)
@@ -200,6 +200,13 @@ class RunFactory:
             asked_by=None if first is None else first.run_id or row.last_run,
             requested_by=None if first is None or _changes_state(body.command) else first.requested_by,
         )
+
+
+def _shown_to_handlers(body: RunCreate) -> dict[str, Any]:
+    """Return the ``kwargs`` of a run for handlers: with the objects that they read from, also if the body has none."""
+    config = {} if body.config is None else msgspec.structs.asdict(body.config)
+    given = {name: value for name, value in config.items() if value is not None}
+    return {"input": body.input, "config": {"configurable": {}, **given}, "context": body.context or {}}
 
 
 def _changes_state(command: CommandBody) -> bool:

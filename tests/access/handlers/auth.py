@@ -39,6 +39,14 @@ async def own(ctx: Auth.types.AuthContext, value: dict[str, Any]) -> Any:
     return mine
 
 
+@auth.on.threads.create_run
+async def run(ctx: Auth.types.AuthContext, value: dict[str, Any]) -> Any:
+    kwargs = value["kwargs"]
+    if kwargs["config"].get("configurable", {}).get("costly") or kwargs["context"].get("costly"):
+        raise Auth.exceptions.HTTPException(status_code=402, detail="Not in your plan.")
+    return await own(ctx, value)
+
+
 @auth.on.store
 async def store(ctx: Auth.types.AuthContext, value: Any) -> None:
     namespace = tuple(value["namespace"] or ())
