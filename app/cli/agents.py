@@ -2,12 +2,13 @@
 
 import argparse
 import asyncio
+import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from app.base.errors import AgentServiceError
 from app.cli.terminal.output import print_styled, print_table
-from app.cli.terminal.parser import sub_command
+from app.cli.terminal.parser import agents_file, declare_agents_file, sub_command
 
 if TYPE_CHECKING:  # imported where it is used, so that --help is quick
     from app.agents.config.agents_file import AgentSpec
@@ -17,8 +18,8 @@ def declare(parser: argparse.ArgumentParser) -> None:
     """Declare the actions list and check."""
     actions = parser.add_subparsers(title="actions", dest="action", metavar="ACTION", required=True)
     for name, does in (("list", "list the configured agents"), ("check", "load every agent and report errors")):
-        action = sub_command(actions, name, does, f"agents {name} --agents agents.toml")
-        action.add_argument("--agents", metavar="FILE", help="the agents file (default: AGENT_CONFIG, or agents.toml)")
+        action = sub_command(actions, name, does, f"agents {name} agents.toml")
+        declare_agents_file(action)
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -34,7 +35,9 @@ async def _run(arguments: argparse.Namespace) -> int:
     from app.providers.llm.registry import ModelRegistry
 
     settings = load()
-    file = read(arguments.agents or settings.agents.config)
+    file = read(agents_file(arguments) or settings.agents.config)
+    for sentence in file.ignored:
+        print_styled(("ignored", "yellow"), (f" {sentence}", ""), out=sys.stderr)
     meters = Meters()
     models = ModelRegistry(settings.llm, meters)
     try:

@@ -18,6 +18,7 @@ from app.cli.child_process import run_in_child
 from app.cli.health import LOOPBACK_FOR, probe
 from app.cli.serve import GRACE_SECONDS, exit_before_serving, given_settings, require_graphs
 from app.cli.terminal.output import BOLD, DIM, GREEN, styled
+from app.cli.terminal.parser import agents_file, declare_agents_file
 from app.infra.db.embedded import EmbeddedDatabase
 from app.infra.settings.environment import Settings, is_loopback, load
 from app.infra.telemetry.shared_buffer import MetricsBuffers
@@ -105,8 +106,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--data-dir", metavar="FOLDER", help="where the database lives (default: AGENT_DATA_DIR, or .data)"
     )
-    parser.add_argument("file", nargs="?", metavar="FILE", help="an agents.toml or a langgraph.json, as --agents")
-    parser.add_argument("--agents", metavar="FILE", help="the agents file (default: AGENT_CONFIG, or agents.toml)")
+    declare_agents_file(parser)
     parser.add_argument("--strict", action="store_true", help="refuse to start if a graph cannot be loaded")
     parser.add_argument(
         "--reload", action="store_true", help="replace the worker when a Python file, the agents file or .env changes"
@@ -117,7 +117,7 @@ def run(arguments: argparse.Namespace) -> int:
     """Start PostgreSQL, migrate and serve until a signal; then stop PostgreSQL."""
     started_at = time.monotonic()
     signal.signal(signal.SIGTERM, exit_before_serving)
-    arguments.agents = arguments.agents or arguments.file
+    arguments.agents = agents_file(arguments)
     overrides = given_settings(arguments, HOST="host", PORT="port", AGENT_DATA_DIR="data_dir", AGENT_CONFIG="agents")
     overrides["METRICS_PORT"] = "0"
     settings = load(overrides=overrides, defaults=DEFAULTS)

@@ -6,6 +6,7 @@ from typing import Any, NoReturn
 
 from app.base.hide_modules import hide_modules
 from app.cli.child_process import run_in_child
+from app.cli.terminal.parser import agents_file, declare_agents_file
 from app.infra.telemetry.shared_buffer import MetricsBuffers
 from app.server.parent import SPARE_NUMBERS, ParentProcess
 from app.server.parent_log import parent_logger
@@ -24,8 +25,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--host", help="the address to listen on (default: HOST, or 127.0.0.1)")
     parser.add_argument("--port", metavar="N", help="the port to listen on (default: PORT, or 8000)")
     parser.add_argument("--workers", metavar="N", help="worker processes (default: WORKERS, or 1)")
-    parser.add_argument("file", nargs="?", metavar="FILE", help="an agents.toml or a langgraph.json, as --agents")
-    parser.add_argument("--agents", metavar="FILE", help="the agents file (default: AGENT_CONFIG, or agents.toml)")
+    declare_agents_file(parser)
     parser.add_argument("--strict", action="store_true", help="refuse to start if a graph cannot be loaded")
     parser.add_argument("--role", choices=ROLES, help="answer requests, execute runs, or both (default: all)")
 
@@ -33,7 +33,7 @@ def declare(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     """Check the settings, then serve until a signal arrives."""
     signal.signal(signal.SIGTERM, exit_before_serving)
-    arguments.agents = arguments.agents or arguments.file
+    arguments.agents = agents_file(arguments)
     overrides = given_settings(
         arguments, HOST="host", PORT="port", WORKERS="workers", AGENT_CONFIG="agents", AGENT_ROLE="role"
     )

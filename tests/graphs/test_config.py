@@ -77,6 +77,45 @@ def test_an_agents_file_names_graphs_and_the_python_that_runs_them(tmp_path: Pat
         read(str(file))
 
 
+def test_what_a_langgraph_file_configures_without_effect_is_named_with_what_to_set(tmp_path: Path) -> None:
+    file = given(
+        tmp_path,
+        graphs={},
+        auth={"path": "./auth.py:auth", "cache": {"ttl_seconds": 5}},
+        checkpointer={"ttl": {"strategy": "delete", "default_ttl": 43200}},
+        http={
+            "cors": {"allow_origins": ["*"]},
+            "configurable_headers": {"includes": ["x-user"]},
+            "disable_store": True,
+        },
+        webhooks={"headers": {"x-key": "${KEY}"}},
+        pip_installer="uv",
+    )
+    named = {sentence.split()[0]: sentence for sentence in file.ignored}
+    for key, does in {
+        "auth.cache": "for each request",
+        "checkpointer.ttl": "AGENT_KEEP_THREADS_DAYS",
+        "http.cors": "AGENT_CORS_ORIGINS",
+        "http.configurable_headers": "no header reaches",
+        "http.disable_store": "refuse them in the auth handlers",
+        "webhooks": "AGENT_WEBHOOK_SECRET",
+    }.items():
+        assert does in named.pop(key)
+    assert not named
+    assert given(tmp_path, graphs={}, http={"disable_store": False, "cors": None}).ignored == ()
+
+
+@pytest.mark.timeout(100)
+def test_agents_check_takes_the_file_and_names_one_that_is_not_read(tmp_path: Path) -> None:
+    given(tmp_path, graphs={"absent": "./absent.py:graph"}, http={"cors": {"allow_origins": ["*"]}})
+    named = run_command(tmp_path, "agents", "check", "langgraph.json")
+    assert (named.returncode, "failed  absent: langgraph.json: there is no file" in named.stdout) == (1, True)
+    assert "ignored http.cors of langgraph.json: browsers of AGENT_CORS_ORIGINS may read responses" in named.stderr
+    unnamed = run_command(tmp_path, "agents", "check")
+    assert unnamed.returncode == 0
+    assert "ignored this folder has a langgraph.json, which is read where it is named: " in unnamed.stderr
+
+
 @pytest.mark.timeout(100)
 async def test_graphs_run_in_the_projects_own_interpreter(tmp_path: Path) -> None:
     """A virtual environment with packages of its own, here those of the tests."""

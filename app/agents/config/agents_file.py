@@ -19,6 +19,7 @@ from app.agents.tool_loop.conversation_window import MemorySpec
 from app.base.errors import StartError, UsageError
 
 DEFAULT_FILE = "agents.toml"
+LANGGRAPH_FILE = "langgraph.json"
 DEFAULT = "assistant"
 """The agent of clients that name none, if no file says otherwise."""
 MAX_CACHE_TTL = 30 * 86_400
@@ -81,7 +82,8 @@ class AuthSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 class AgentsFile(msgspec.Struct, frozen=True, kw_only=True):
     """The agents of a server by name, its store, and the folder that relative paths in the file start from.
 
-    ``default`` is the agent of clients that name none: as the file says, else its first one.
+    ``default`` is the agent of clients that name none: as the file says, else its first one. ``ignored``: what is
+    configured without effect here, a sentence each.
     """
 
     agents: dict[str, AgentSpec]
@@ -93,6 +95,7 @@ class AgentsFile(msgspec.Struct, frozen=True, kw_only=True):
     a2a: dict[str, A2AAgentSpec] = {}
     source: str = "built in"
     default: str = ""
+    ignored: tuple[str, ...] = ()
 
 
 BUILT_IN = {
@@ -110,7 +113,11 @@ BUILT_IN = {
 def read(path: str | None) -> AgentsFile:
     """Read the agents of the file ``path``, by default ``agents.toml`` if it exists. Raises ``StartError``."""
     if not path and not Path(DEFAULT_FILE).is_file():
-        return AgentsFile(agents=dict(BUILT_IN), folder=Path.cwd(), default=DEFAULT)
+        unread = (
+            f"this folder has a {LANGGRAPH_FILE}, which is read where it is named: agent-service dev {LANGGRAPH_FILE}",
+        )
+        ignored = unread if Path(LANGGRAPH_FILE).is_file() else ()
+        return AgentsFile(agents=dict(BUILT_IN), folder=Path.cwd(), default=DEFAULT, ignored=ignored)
     file = Path(path or DEFAULT_FILE)
     try:
         text = file.read_text(encoding="utf-8")
@@ -145,6 +152,7 @@ def _langgraph(text: str, file: Path) -> AgentsFile:
         auth=auth,
         graphs=found.settings,
         source=str(file),
+        ignored=found.ignored,
     )
 
 

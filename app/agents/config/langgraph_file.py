@@ -3,6 +3,7 @@
 Format: https://docs.langchain.com/langsmith/cli#configuration-file
 """
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,19 @@ IGNORED = frozenset(
     }
 )
 """Keys of builds, of other run times, and of parts that have settings of their own here."""
+WITHOUT_EFFECT = {
+    "checkpointer.ttl": "threads are kept for AGENT_KEEP_THREADS_DAYS, their histories for AGENT_KEEP_HISTORY_DAYS",
+    "checkpointer.serde": "values are stored by the types that the graphs' schemas name",
+    "http.configurable_headers": "no header reaches config.configurable: name its value there, or return it as a field "
+    "of the user in the auth handler",
+    "http.cors": "browsers of AGENT_CORS_ORIGINS may read responses",
+    "http.mount_prefix": "ROOT_PATH is the path under which a proxy serves this server",
+    "webhooks": "AGENT_WEBHOOK_SECRET signs webhooks, and AGENT_EGRESS_ALLOW names private hosts that they may reach",
+    "auth.cache": "the auth handler is called for each request",
+    "disable_persistence": "the state of every thread is stored",
+}
+"""Keys whose part is configured elsewhere here, and how."""
+SERVED_ANYWAY = "its routes are served to those who may call them: refuse them in the auth handlers or in the proxy"
 KNOWN = ("graphs", "dependencies", "env", "store", "auth", "http")
 
 
@@ -68,6 +82,7 @@ class LangGraphFile(msgspec.Struct, frozen=True, kw_only=True):
     settings: GraphsSpec
     store: StoreSpec
     auth: dict[str, Any] | None
+    ignored: tuple[str, ...] = ()
 
 
 def parse(text: str, file: Path) -> LangGraphFile:
@@ -92,9 +107,22 @@ def parse(text: str, file: Path) -> LangGraphFile:
             settings=msgspec.convert(settings, GraphsSpec),
             store=_store(document.get("store") or {}),
             auth=document.get("auth"),
+            ignored=tuple(f"{key} of {file}: {what}" for key, what in _without_effect(document)),
         )
     except msgspec.ValidationError as error:
         raise StartError(f"{file}: {error}") from error
+
+
+def _without_effect(document: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield the keys of ``document`` that change nothing here although they would elsewhere, and what does."""
+    for key, what in WITHOUT_EFFECT.items():
+        part, _, name = key.partition(".")
+        found = document.get(part)
+        if (found.get(name) if isinstance(found, dict) else None) if name else found:
+            yield key, what
+    for name, disabled in (document.get("http") or {}).items():
+        if name.startswith("disable_") and disabled:
+            yield f"http.{name}", SERVED_ANYWAY
 
 
 def _graph(given: Any) -> GraphSpec:

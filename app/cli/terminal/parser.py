@@ -30,6 +30,18 @@ class CommandParser(argparse.ArgumentParser):
         raise UsageError(f"{message} (see {self.prog} --help)")
 
 
+def declare_agents_file(parser: argparse.ArgumentParser) -> None:
+    """Declare how a command is given its agents file: as an argument or as an option (``agents_file``)."""
+    parser.add_argument("file", nargs="?", metavar="FILE", help="an agents.toml or a langgraph.json, as --agents")
+    parser.add_argument("--agents", metavar="FILE", help="the agents file (default: AGENT_CONFIG, or agents.toml)")
+
+
+def agents_file(arguments: argparse.Namespace) -> str | None:
+    """Return the agents file that a command was given."""
+    given: str | None = arguments.agents or arguments.file
+    return given
+
+
 def sub_command(commands: Any, name: str, does: str, example: str) -> argparse.ArgumentParser:
     """Add the command ``name`` to ``commands``, the result of ``add_subparsers``."""
     added: argparse.ArgumentParser = commands.add_parser(

@@ -1,6 +1,7 @@
 """Everything of one worker, built in the order in which it depends on each other."""
 
 import msgspec
+import structlog
 
 from app.agents.a2a.peers import A2APeers
 from app.agents.config.agents_file import read
@@ -33,6 +34,8 @@ from app.server.composition.mcp import build_mcp, check_accounts, own_address, s
 from app.server.composition.models import AgentRuntime, RemoteTools, build_agents, build_models
 from app.server.composition.persistence import Persistence, build_persistence
 from app.server.composition.telemetry import Telemetry, build_telemetry
+
+log = structlog.get_logger(__name__)
 
 
 class AppServices(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,6 +79,8 @@ def _build(
     persistence = build_persistence(settings, telemetry)
     models = build_models(settings, telemetry, persistence)
     file = read(settings.agents.config)
+    for sentence in file.ignored:
+        log.warning("setting_ignored", detail=sentence)
     auth = build_auth(settings, persistence, file)
     allowed = AddressAllowlist(settings.egress.allow.split(","))
     pins = DatabasePins(persistence.database, persistence.audit)
