@@ -7,7 +7,10 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
+import sysconfig
+import traceback
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +21,10 @@ from langgraph.pregel import Pregel
 from agent_service_graphs.tools import offering
 
 Graph = Pregel[Any, Any, Any, Any]
+
+
+OWN_FOLDER, STANDARD_LIBRARY = str(Path(__file__).parent), sysconfig.get_path("stdlib")
+PACKAGES = f"{os.sep}site-packages{os.sep}"
 
 
 class BrokenGraph(Exception):
@@ -45,6 +52,8 @@ def load(code: str, folder: Path) -> Any:
     source, _, variable = code.rpartition(":")
     if not source:
         raise BrokenGraph(f"{code!r} names no graph: write ./file.py:variable")
+    if Path(source).suffix in {".ts", ".tsx", ".mts", ".js", ".mjs", ".jsx"}:
+        raise BrokenGraph(f"{source} is a graph in JavaScript: this server runs graphs in Python only")
     try:
         module = _from_file(source, folder) if source.endswith(".py") else importlib.import_module(source)
     except BrokenGraph:
@@ -88,13 +97,18 @@ def _module_name(path: Path) -> str:
 
 
 def location(error: BaseException) -> str:
-    """Return file and line where ``error`` was raised, in parentheses; empty if unknown."""
-    last, trace = None, error.__traceback__
-    while trace is not None:
-        last, trace = trace, trace.tb_next
-    if last is None or last.tb_frame.f_code.co_filename == __file__:
-        return ""
-    return f" ({last.tb_frame.f_code.co_filename}, line {last.tb_lineno})"
+    """Return file and line where ``error`` was raised, in parentheses; empty if unknown.
+
+    It is the last line of the project in its traceback, else the last line of an installed package.
+    """
+    frames = [one for one in reversed(traceback.extract_tb(error.__traceback__)) if not _is_ours(one.filename)]
+    at = next((one for one in frames if PACKAGES not in one.filename), frames[0] if frames else None)
+    return "" if at is None else f" ({at.filename}, line {at.lineno})"
+
+
+def _is_ours(file: str) -> bool:
+    """Whether ``file`` belongs to this package or, unless it is an installed package, to Python."""
+    return file.startswith(("<", OWN_FOLDER)) or (file.startswith(STANDARD_LIBRARY) and PACKAGES not in file)
 
 
 class GraphSource:

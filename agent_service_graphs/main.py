@@ -61,8 +61,8 @@ class Worker:
             self._connection.send(op="answer", id=message["id"], result={"kept": len(self._kept)})
         elif op == "answer":
             self._connection.answered(message["id"], message["value"], message["error"])
-        elif op == "draw":
-            self._spawn(self._answer(message, self._draw(message)))
+        elif op == "shape":
+            self._spawn(self._answer(message, self._shape(message)))
         elif op == "write":
             self._spawn(self._answer(message, self._write(message)))
         elif op == "states":
@@ -169,15 +169,15 @@ class Worker:
         thread = self._imports[key]
         return thread.add(stored) if values is None else {"differences": thread.differences(stored, values)}
 
-    async def _draw(self, message: dict[str, Any]) -> dict[str, Any]:
-        source = self._source(message)
-        async with source.open({"configurable": {}}, lambda: server_runtime("assistants.read", None, None)) as graph:
-            return drawn(graph, message["xray"])
+    async def _shape(self, message: dict[str, Any]) -> dict[str, Any]:
+        config = {"configurable": message["configurable"]}
+        async with self._source(message).open(config, lambda: server_runtime("assistants.read", None, None)) as graph:
+            return {**described(graph), "graph": drawn(graph, message["xray"])}
 
 
 def _reason(code: str, error: Exception) -> str:
     about = failure(error)
-    return f"{code}: {about['error']}: {about['message']} ({about['at']})"
+    return f"{code}: {about['error']}: {about['message']}{about['at']}"
 
 
 async def _serve(descriptor: int, status: int) -> None:

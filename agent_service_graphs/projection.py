@@ -80,11 +80,11 @@ def _simpler(value: Any) -> Any:
         return {**value.__dict__, **(value.__pydantic_extra__ or {})}
     if isinstance(value, Interrupt):
         return {"value": value.value, "id": value.id}
-    if isinstance(value, str):
+    if isinstance(value, (str, type)):
         return str(value)
     if hasattr(value, "model_dump"):
         return value.model_dump(mode="python")
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+    if dataclasses.is_dataclass(value):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
         return dict(value)

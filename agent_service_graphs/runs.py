@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import traceback
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
@@ -16,7 +15,7 @@ from langgraph.types import Command, Interrupt, Send
 from agent_service_graphs.checkpoints import Answers, Document, Record
 from agent_service_graphs.describing import has_default_context, next_nodes, public_channels, result_channel, serializer
 from agent_service_graphs.documents import CannotStore
-from agent_service_graphs.loading import Graph, GraphSource
+from agent_service_graphs.loading import Graph, GraphSource, location
 from agent_service_graphs.projection import json_of, value_of
 from agent_service_graphs.saver import RunSaver
 from agent_service_graphs.store import EmptyStore, EngineStore
@@ -354,10 +353,8 @@ def _asked(interrupt: Interrupt) -> dict[str, Any]:
 
 def failure(error: BaseException) -> dict[str, Any]:
     """Return the report of a run that ended with ``error``."""
-    frames = traceback.extract_tb(error.__traceback__)
-    at = f"{frames[-1].filename}:{frames[-1].lineno}" if frames else ""
     try:
         message = str(error)[:MAX_ERROR]
     except Exception:  # noqa: BLE001  the text of a foreign error is made by its own code
         message = ""
-    return {"status": "error", "error": type(error).__name__, "message": message, "at": at}
+    return {"status": "error", "error": type(error).__name__, "message": message, "at": location(error)}

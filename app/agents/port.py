@@ -307,13 +307,20 @@ class AcceptsModelOptions(Protocol):
 class WithSubgraphs(Protocol):
     """An agent whose nodes may be graphs themselves."""
 
-    async def draw(self, xray: bool | int) -> dict[str, Any]:
-        """Return the graph as ``Agent.graph``, with its subgraphs ``xray`` levels deep (True: all)."""
+    async def shape(self, configurable: dict[str, Any], xray: bool | int = False) -> "GraphShape":
+        """Return the shape of the graph for ``configurable``, drawn ``xray`` levels of subgraphs deep (True: all).
+
+        Raises ``Unavailable``, and ``BadRequest`` if there is no graph for ``configurable``.
+        """
         ...
 
-    def subgraphs(self) -> dict[str, Any]:
-        """Return the JSON Schemas of the subgraphs, by namespace."""
-        ...
+
+class GraphShape(msgspec.Struct, frozen=True, kw_only=True):
+    """The drawing of a graph, its JSON Schemas, and those of its subgraphs by namespace."""
+
+    graph: dict[str, Any] = {}
+    schemas: dict[str, Any] = {}
+    subgraphs: dict[str, Any] = {}
 
 
 class StateQuestion(msgspec.Struct, frozen=True, kw_only=True):

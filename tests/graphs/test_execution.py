@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import asyncpg
+import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
 
@@ -130,6 +131,47 @@ async def test_middleware_asks_for_approval_in_the_form_that_built_in_agents_use
     values = await client.runs.wait(thread, "careful", command={"resume": {question["id"]: {"decisions": [decision]}}})
     (said,) = [one["content"] for one in values["messages"] if one["type"] == "tool"]
     assert said.endswith(tool_says), "the middleware says to the model what a person decided"
+
+
+async def test_too_few_decisions_are_refused_and_the_question_stays(client: LangGraphClient) -> None:
+    thread = await new_thread(client)
+    human: Any = {"messages": [{"role": "user", "content": "weather in Bonn?"}]}
+    await client.runs.wait(thread, "careful", input=human)
+    for decisions in ([], [{"type": "approve"}] * 2):
+        with pytest.raises(httpx.HTTPStatusError) as refused:
+            await client.runs.wait(thread, "careful", command={"resume": {"decisions": decisions}})
+        assert f"has {len(decisions)} decisions, but question" in refused.value.response.text
+    values: Any = await client.runs.wait(thread, "careful", command={"resume": {"decisions": [{"type": "approve"}]}})
+    assert [one["content"] for one in values["messages"] if one["type"] == "tool"] == ["sunny in Bonn"]
+
+
+async def test_nodes_see_the_metadata_of_the_run_and_of_its_assistant(client: LangGraphClient) -> None:
+    assistant = await client.assistants.create("configured", metadata={"team": "red", "of_run": "assistant"})
+    given: Any = {"metadata": {"of_run": 1}, "config": {"metadata": {"of_config": 2}}}
+    values: Any = await client.runs.wait(None, assistant["assistant_id"], input={}, **given)
+    assert values["metadata"] == {"team": "red", "of_run": 1, "of_config": 2}
+
+
+async def test_an_assistants_configuration_makes_the_graph_that_is_drawn_and_written_to(
+    client: LangGraphClient,
+) -> None:
+    named: Any = {"configurable": {"node": "special"}}
+    special = (await client.assistants.create("configured", config=named))["assistant_id"]
+    plain = await client.assistants.get_graph("configured")
+    assert {one["id"] for one in plain["nodes"]} == {"__start__", "plain", "__end__"}
+    for xray in (False, True):
+        drawn = await client.assistants.get_graph(special, xray=xray)
+        assert {one["id"] for one in drawn["nodes"]} == {"__start__", "special", "__end__"}
+    thread = await new_thread(client)
+    await client.runs.wait(thread, special, input={})
+    await client.threads.update_state(thread, {"kind": 1}, as_node="special")
+    written: Any = await client.threads.get_state(thread)
+    assert written["values"]["kind"] == 1
+
+
+async def test_a_class_as_a_value_fails_its_step_by_the_channels_name(client: LangGraphClient) -> None:
+    with pytest.raises(Exception, match="channel 'kind'"):
+        await client.runs.wait(None, "classy", input={})
 
 
 async def test_context_reaches_nodes_and_stays_out_of_configurable(client: LangGraphClient) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 from langgraph_sdk.client import LangGraphClient
-from langgraph_sdk.errors import BadRequestError
+from langgraph_sdk.errors import APIStatusError, BadRequestError
 
 from tests.journeys.conftest import Served
 
@@ -35,6 +35,12 @@ async def test_a_graph_runs_turn_after_turn_and_streams_its_steps(client: LangGr
 async def test_a_broken_graph_says_why_and_stops_no_other(client: LangGraphClient) -> None:
     assert re.search("wrong.*no model is configured.*wrong.py, line 1", await refusal(client, "wrong"))
     assert re.search(r"absent.*there is no file .*absent\.py", await refusal(client, "absent"))
+    assert "a graph in JavaScript" in await refusal(client, "javascript")
+    assert re.search(r"misreduced.*\(.*project/misreduced\.py, line 12\)", await refusal(client, "misreduced"))
+    for read in (client.assistants.get_graph, client.assistants.get_schemas, client.assistants.get_subgraphs):
+        with pytest.raises(APIStatusError, match="there is no file") as refused:
+            await read("absent")
+        assert refused.value.status_code == 503
 
 
 async def test_tokens_and_custom_values_are_streamed(client: LangGraphClient) -> None:

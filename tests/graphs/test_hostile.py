@@ -189,7 +189,7 @@ async def test_a_graph_that_fails_to_load_again_is_refused_by_the_worker(worker:
     with pytest.raises(AgentError, match="lost"):
         await asyncio.wait_for(FakeRunContext().play(lost, {"do": ""}), 30)
     with pytest.raises(Exception, match="lost"):
-        await lost.draw(xray=True)
+        await lost.shape({}, xray=True)
     assert (await played(worker, "")).state.get("text") == "done"
     assert worker.pid == before
 

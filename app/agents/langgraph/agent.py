@@ -11,7 +11,7 @@ from app.agents.langgraph.session import COMMAND, INPUT, GraphSession, update_of
 from app.agents.langgraph.store import GraphStore
 from app.agents.langgraph.wire import ENDED, NAMESPACE, GraphDescription
 from app.agents.langgraph.worker import GraphRefused, GraphWorker, WorkerEnded
-from app.agents.port import START_NODE, RunContext, RunOutcome, StateQuestion, ToolDescription
+from app.agents.port import START_NODE, GraphShape, RunContext, RunOutcome, StateQuestion, ToolDescription
 from app.agents.tool_loop.calls import Toolbox
 from app.base.errors import AgentError, BadRequest, NotFound, Unavailable
 from app.domain.state import State
@@ -106,10 +106,23 @@ class GraphAgent:
         """Return the graph's nodes and edges."""
         return self._graph.graph
 
-    async def draw(self, xray: bool | int) -> dict[str, Any]:
-        """Return nodes and edges with those of subgraphs, ``xray`` levels deep (True: all). Raises ``Unavailable``."""
+    async def shape(self, configurable: dict[str, Any], xray: bool | int = False) -> GraphShape:
+        """Return the shape of the graph for ``configurable``, drawn ``xray`` levels of subgraphs deep (True: all).
+
+        Raises ``Unavailable``, and ``BadRequest`` if the function that makes the graph refuses ``configurable``.
+        """
         self._check()
-        return await self._worker.request("draw", graph_id=self.name, xray=xray)
+        known = self._graph
+        if not configurable and not xray:
+            return GraphShape(graph=known.graph, schemas=known.schemas, subgraphs=known.subgraphs)
+        try:
+            found = await self._worker.request("shape", graph_id=self.name, configurable=configurable, xray=xray)
+        except GraphRefused as error:
+            name, message = error.args
+            raise BadRequest(
+                f"The graph {self.name!r} cannot be made with this configuration: {name}: {message}"
+            ) from error
+        return msgspec.convert(found, GraphShape)
 
     async def write_state(
         self,
@@ -189,10 +202,6 @@ class GraphAgent:
             raise NotFound(f"The graph does not show the state of {asked.namespace!r}: {name}: {message}") from error
         states_found: list[bytes] = found["states"]
         return states_found
-
-    def subgraphs(self) -> dict[str, Any]:
-        """Return the JSON Schemas of the subgraphs, by namespace."""
-        return self._graph.subgraphs
 
     def _check(self) -> None:
         if self.broken:

@@ -122,7 +122,7 @@ class GraphSession:
             "fork": asked.fork,
             "configurable": context.config.configurable,
             "context": context.context,
-            "metadata": asked.metadata,
+            "metadata": {**msgspec.json.decode(asked.run_metadata), **asked.metadata},
             "tags": context.config.tags,
             "recursion_limit": 0 if context.config.recursion_limit == UNLIMITED else context.config.recursion_limit,
             "modes": _modes(asked.stream_modes),

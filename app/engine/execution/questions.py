@@ -55,6 +55,11 @@ class OpenQuestion(msgspec.Struct, frozen=True, kw_only=True):
                 raise Forbidden("This key may not approve tool calls: that needs the scope approve.")
             if self.others_only and self.requested_by == actor:
                 raise Forbidden("This agent's tools are approved by another person than the one who asked for the run.")
+        decisions = answer.get("decisions") if isinstance(answer, dict) else None
+        requests = self.value.get("action_requests") if isinstance(self.value, dict) else None
+        if isinstance(decisions, list) and isinstance(requests, list) and len(decisions) != len(requests):
+            words = f"has {len(decisions)} decisions, but question {self.id} is about {len(requests)} calls"
+            raise Invalid(f"The answer {words}. The question stays open.", ((at, words),))
         if self.expects is None:
             return
         try:

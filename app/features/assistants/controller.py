@@ -7,7 +7,7 @@ from litestar import Controller, Response, delete, get, patch, post
 from litestar.di import NamedDependency
 from litestar.params import FromPath, FromQuery, JSONBody
 
-from app.agents.port import ToolDescription, WithSubgraphs, WithTools
+from app.agents.port import GraphShape, ToolDescription, WithSubgraphs, WithTools
 from app.base.errors import Invalid
 from app.features.access.guard import ADDS_NOTHING, READS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in
@@ -22,6 +22,7 @@ from app.features.assistants.structs import (
     VersionSearch,
 )
 from app.infra.http.query_params import AnyRequest, page_headers, project
+from app.security.access.structs import Principal
 
 Id = FromPath[UUID]
 Named = FromPath[str]
@@ -90,32 +91,28 @@ class AssistantsController(Controller):
     @get("/{assistant_id:str}/subgraphs", opt=READS, summary="Subgraphs of an assistant")
     async def subgraphs(self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service) -> dict[str, Any]:
         """Return namespace → schemas of all subgraphs."""
-        agent, _ = await assistants.agent(principal, assistant_id)
-        return agent.subgraphs() if isinstance(agent, WithSubgraphs) else {}
+        return (await _shape(assistants, principal, assistant_id)).subgraphs
 
     @get("/{assistant_id:str}/subgraphs/{namespace:str}", opt=READS, summary="One subgraph of an assistant")
     async def subgraph(
         self, assistant_id: Named, namespace: FromPath[str], principal: CurrentPrincipal, assistants: Service
     ) -> dict[str, Any]:
         """Return namespace → schemas of the subgraph ``namespace``; nothing if there is none."""
-        agent, _ = await assistants.agent(principal, assistant_id)
-        found = agent.subgraphs() if isinstance(agent, WithSubgraphs) else {}
+        found = (await _shape(assistants, principal, assistant_id)).subgraphs
         return {name: schemas for name, schemas in found.items() if name == namespace}
 
     @get("/{assistant_id:str}/schemas", opt=READS, summary="JSON Schemas of an assistant")
     async def schemas(self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service) -> dict[str, Any]:
         """Return the schemas of input, output, state, configuration and context."""
-        agent, name = await assistants.agent(principal, assistant_id)
-        return {"graph_id": name, **agent.schemas()}
+        _, name = await assistants.agent(principal, assistant_id)
+        return {"graph_id": name, **(await _shape(assistants, principal, assistant_id)).schemas}
 
     @get("/{assistant_id:str}/graph", opt=READS, summary="Graph of an assistant")
     async def graph(
         self, assistant_id: Named, principal: CurrentPrincipal, assistants: Service, xray: FromQuery[str] = ""
     ) -> dict[str, Any]:
         """Return the nodes and edges of an assistant's graph; ``xray``: true, or the levels of subgraphs to show."""
-        agent, _ = await assistants.agent(principal, assistant_id)
-        levels = read_xray(xray)
-        return await agent.draw(levels) if levels and isinstance(agent, WithSubgraphs) else agent.graph()
+        return (await _shape(assistants, principal, assistant_id, read_xray(xray))).graph
 
     @get("/{assistant_id:str}/tools", opt=READS, summary="Tools of an assistant")
     async def tools(
@@ -149,3 +146,14 @@ class AssistantsController(Controller):
     ) -> Assistant:
         """Make an older or newer version the latest."""
         return await assistants.set_latest(principal, assistant_id, data.version)
+
+
+async def _shape(
+    assistants: AssistantService, principal: Principal, named: str, xray: bool | int = False
+) -> GraphShape:
+    """Return the shape of an assistant's graph: a function makes it from the assistant's configuration."""
+    agent, _ = await assistants.agent(principal, named)
+    if not isinstance(agent, WithSubgraphs):
+        return GraphShape(graph=agent.graph(), schemas=agent.schemas())
+    about = await assistants.get(principal, assistants.id_of(named))
+    return await agent.shape(about.config.get("configurable") or {}, xray)

@@ -148,3 +148,15 @@ async def version(session: Reader, tenant_id: UUID, assistant_id: UUID, number: 
             *_of_one(session, tenant_id, assistant_id), assistant_versions.c.version == number
         )
     )
+
+
+_LAST_CONFIGURABLE = sa.text(
+    "select a.config -> 'configurable' from runs r join assistants a using (tenant_id, assistant_id)"
+    " where r.tenant_id = :tenant and r.thread_id = :thread order by r.ordinal desc limit 1"
+)
+
+
+async def last_configurable(session: Reader, tenant_id: UUID, thread_id: UUID) -> dict[str, Any]:
+    """Return the ``configurable`` of the assistant that ran on the thread last; nothing if it has none."""
+    row = await session.first(_LAST_CONFIGURABLE, {"tenant": tenant_id, "thread": thread_id})
+    return (row and row[0]) or {}

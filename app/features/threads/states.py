@@ -12,10 +12,12 @@ from app.agents.port import END_NODE, START_NODE, Agent, Agents, NestedStates, S
 from app.base.errors import BadRequest, Conflict, Invalid, NotFound, TooLarge
 from app.base.ids import new_id, origin_id
 from app.base.offload import body_bytes, offload
+from app.domain.caller import AUTH_NAMES
 from app.domain.state import State
 from app.engine.checkpoints.codec import pack
 from app.engine.checkpoints.entry import FIRST_STEP, AmendedCheckpoint, CheckpointEntry
 from app.engine.checkpoints.snapshot import read, size_of
+from app.features.assistants.queries import last_configurable
 from app.features.threads import queries
 from app.features.threads.queries import NewCheckpoint
 from app.features.threads.structs import CheckpointRef, NodeUpdate, StateUpdate, StateUpdated, Superstep
@@ -73,6 +75,9 @@ class StateWriter:
         if at != origin_id(thread_id) and (at is not None or thread.head is not None):
             base = await self._base(session, tenant_id, thread_id, at or thread.head, thread)
         base.thread_id, base.configurable = thread_id, principal.configurable()
+        if isinstance(agent, StateWriting):
+            of_assistant = await last_configurable(session, tenant_id, thread_id)
+            base.configurable = {k: v for k, v in of_assistant.items() if k not in AUTH_NAMES} | base.configurable
         if place is not None:
             checkpoint_id = await self._write_nested(session, tenant_id, agent, base, place, update)
         else:

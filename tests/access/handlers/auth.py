@@ -40,7 +40,7 @@ async def own(ctx: Auth.types.AuthContext, value: dict[str, Any]) -> Any:
 
 
 @auth.on.threads.create_run
-async def run(ctx: Auth.types.AuthContext, value: dict[str, Any]) -> Any:
+async def run(ctx: Auth.types.AuthContext, value: Any) -> Any:
     kwargs = value["kwargs"]
     if kwargs["config"].get("configurable", {}).get("costly") or kwargs["context"].get("costly"):
         raise Auth.exceptions.HTTPException(status_code=402, detail="Not in your plan.")

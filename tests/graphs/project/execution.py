@@ -18,6 +18,7 @@ from langgraph.runtime import Runtime
 from langgraph.stream import StreamChannel, StreamTransformer
 from langgraph.types import CachePolicy, RetryPolicy, Send, TimeoutPolicy, interrupt
 from langgraph_sdk.runtime import ServerRuntime
+from pydantic import BaseModel
 
 
 class Numbers(TypedDict, total=False):
@@ -77,6 +78,31 @@ def ask_twice(state: Numbers, config: RunnableConfig) -> Numbers:
 
 
 twice = StateGraph(Numbers).add_node(ask_twice).add_edge(START, "ask_twice").compile()
+
+
+class Seen(TypedDict, total=False):
+    metadata: dict[str, Any]
+    kind: Any
+
+
+def configured(config: RunnableConfig) -> StateGraph[Any, Any, Any, Any]:
+    """Make a graph with the node that the configuration names."""
+
+    def look(state: Seen, config: RunnableConfig) -> Seen:
+        return {"metadata": {name: config["metadata"].get(name) for name in ("team", "of_run", "of_config")}}
+
+    return (
+        StateGraph(Seen)
+        .add_node(config["configurable"].get("node", "plain"), look)
+        .set_entry_point(config["configurable"].get("node", "plain"))
+    )
+
+
+def keep_class(state: Seen) -> Seen:
+    return {"kind": BaseModel}
+
+
+classy = StateGraph(Seen).add_node(keep_class).add_edge(START, "keep_class").compile()
 
 
 def careful() -> Any:
