@@ -1,10 +1,13 @@
 """A PostgreSQL server that tests can freeze, thaw and crash."""
 
+import asyncio
 import contextlib
 import os
 import signal
 import time
 from pathlib import Path
+
+import asyncpg
 
 from app.infra.db.embedded import EmbeddedDatabase
 
@@ -62,3 +65,22 @@ def children_of(parent: int) -> list[int]:
             if int(place.read_text().rpartition(")")[2].split()[1]) == parent:
                 found.append(int(place.parent.name))
     return found
+
+
+class Operator:
+    """Who cancels statements; ``connection`` is that of a superuser."""
+
+    def __init__(self, connection: asyncpg.Connection) -> None:
+        self.connection = connection
+        self.cancelled = 0
+        self._one = asyncio.Lock()
+
+    async def cancel(self, connection: asyncpg.Connection) -> None:
+        """Have a statement on ``connection`` cancelled. Raises the ``QueryCanceledError`` of the server."""
+        asked = asyncio.ensure_future(connection.execute("select pg_sleep(10)"))
+        while not asked.done():
+            async with self._one:
+                await self.connection.execute("select pg_cancel_backend($1)", connection.get_server_pid())
+            await asyncio.wait([asked], timeout=0.005)
+        self.cancelled += 1
+        await asked

@@ -268,6 +268,8 @@ class Supervisor:
         except (LeaseLost, Unavailable) as error:
             if not live.abandoned:
                 log.warning("lease_lost", run_id=str(claimed.run_id), epoch=claimed.epoch, error=type(error).__name__)
+                if isinstance(error, Unavailable):
+                    self._tasks.start(self._release_after_outage(live), name="release_after_outage")
         except Exception as error:
             if live.abandoned:
                 raise
@@ -325,10 +327,9 @@ class Supervisor:
     async def _hand_over(self, live: OwnedRun, reason: Reason) -> None:
         try:
             await self._claims.hand_over(live.claimed, reason)
+            self._signals.queue()
         except Exception as error:  # noqa: BLE001  whatever keeps it from being handed over, its lease expires
             log.warning("run_not_handed_over", run_id=str(live.claimed.run_id), error=kind_of(error))
-            return
-        self._signals.queue()
 
     async def _release_after_outage(self, live: OwnedRun) -> None:
         """Hand over a run whose lease was lost in a database outage, once the database is back.

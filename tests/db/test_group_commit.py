@@ -11,6 +11,7 @@ from app.base.errors import Unavailable
 from app.infra.db import group_commit
 from app.infra.db.engine import DISK_FULL, Database
 from app.infra.db.group_commit import MAX_GROUP_SIZE, GroupCommitter
+from tests.outages import Operator
 
 SLOTS = 2
 TENANT = UUID(int=1)
@@ -209,6 +210,33 @@ async def test_a_full_disk_fails_the_group_with_its_own_words_and_ends_no_slot(n
     assert slot_tasks() == before
     await numbers.database.probe_disk()
     assert await numbers.database.is_usable()
+
+
+@pytest.mark.parametrize("cancels", [3, 10**9])
+async def test_a_group_that_the_server_cancels_is_sent_again(
+    numbers: Numbers, database_url: str, monkeypatch: pytest.MonkeyPatch, cancels: int
+) -> None:
+    """It was rolled back, and its connection works."""
+    before, left, operator = slot_tasks(), cancels, Operator(await asyncpg.connect(database_url))
+
+    async def read(connection: asyncpg.Connection, entries: Sequence[str]) -> list[int]:
+        nonlocal left
+        if left:
+            left -= 1
+            await operator.cancel(connection)
+        return await numbers._read(connection, entries)
+
+    monkeypatch.setattr(numbers._groups, "_execute", read)
+    if cancels == 3:
+        assert await numbers.submit("1") == 1
+    else:
+        with pytest.raises(Unavailable) as caught:
+            await numbers.submit("1")
+        assert caught.value.retry_after == 1
+        left = 0
+    assert await numbers.submit("2") == 2
+    assert slot_tasks() == before
+    await operator.connection.close()
 
 
 async def test_a_canary_is_sent_like_entries_and_writes_nothing(

@@ -135,17 +135,17 @@ class Journal:
     async def _write(self, entry: JournalEntry, outcome: CommitOutcome) -> int:
         deadline = time.monotonic() + self._timeout
         while True:
+            repeated = outcome.trouble == AWAY
             try:
                 queued = await self._groups.submit(entry)
+                if queued is None and repeated and entry.end is not None and await self._is_committed(entry, entry.end):
+                    queued = 1  # perhaps none; claiming the thread's next run shows
             except Unavailable as error:
                 outcome.trouble = AWAY
                 if time.monotonic() > deadline:
                     raise LeaseLost("The database was unavailable for longer than the lease.") from error
                 await asyncio.sleep(PAUSE)
                 continue
-            repeated = outcome.trouble == AWAY
-            if queued is None and repeated and entry.end is not None and await self._is_committed(entry, entry.end):
-                queued = 1  # perhaps none; claiming the thread's next run shows
             if queued is None:
                 outcome.trouble = LeaseLost.__name__
                 raise LeaseLost("The run has another owner.")

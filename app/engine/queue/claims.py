@@ -34,7 +34,7 @@ from app.engine.queue.sql import (
 )
 from app.engine.streams.frames import with_member
 from app.engine.structs import RunRequest
-from app.infra.db.engine import Database
+from app.infra.db.engine import ROLLED_BACK_ERRORS, Database, unavailable
 from app.infra.db.group_commit import Execute, GroupCommitter
 from app.infra.db.statement_tracing import query
 from app.infra.telemetry.tracing import NO_TRACER, Tracer
@@ -171,6 +171,8 @@ class RunQueue:
                 locked[entry.tenant_id] = error
             except AgentServiceError as error:
                 results.append(error)
+            except ROLLED_BACK_ERRORS as error:  # the others of the group are committed, and must not be sent again
+                results.append(unavailable(error) or error)
         return results
 
     async def _accept(

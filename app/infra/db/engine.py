@@ -63,6 +63,12 @@ CONNECTION_ERRORS = (
 connection is known, that it is closed counts too.
 """
 
+ROLLED_BACK_ERRORS = (asyncpg.QueryCanceledError, asyncpg.TransactionRollbackError)
+"""The server cancelled the statement (an operator, a deadlock, a conflict) and rolled its transaction back: nothing was
+done, the connection works, and the transaction may be repeated.
+"""
+
+CANCELLED_BY_SERVER = "The database cancelled a statement and rolled its transaction back. Try again."
 CONNECTION_BROKE = "The database connection broke. Try again."
 DISK_FULL = "The database's disk is full: free space on it. Until then writes fail; reading works."
 
@@ -75,6 +81,8 @@ def unavailable(error: BaseException) -> Unavailable | None:
         cause = getattr(error.orig, "__cause__", None)
     if isinstance(cause, asyncpg.LockNotAvailableError):
         return Unavailable("Other requests are changing the same data. Try again.", retry_after=1)
+    if isinstance(cause, ROLLED_BACK_ERRORS):
+        return Unavailable(CANCELLED_BY_SERVER, retry_after=1)
     if isinstance(cause, asyncpg.DiskFullError):
         return Unavailable(DISK_FULL, retry_after=30)
     if cause is error and isinstance(cause, CONNECTION_ERRORS):

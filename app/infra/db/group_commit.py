@@ -24,7 +24,7 @@ from app.base.errors import AgentServiceError, Unavailable
 from app.base.single_flight import resolve_after
 from app.base.tasks import Heartbeat, Tasks
 from app.infra.db import sql
-from app.infra.db.engine import CONNECTION_BROKE, Database, unavailable
+from app.infra.db.engine import CONNECTION_BROKE, ROLLED_BACK_ERRORS, Database, unavailable
 
 Entry = TypeVar("Entry")
 Result = TypeVar("Result")
@@ -33,6 +33,9 @@ Execute = Callable[[asyncpg.Connection, Sequence[Entry]], Awaitable[Sequence[Res
 
 MAX_GROUP_SIZE = 256
 """Maximum entries of one group."""
+
+MAX_REPEATS = 5
+"""How often a group is sent again at once if the server cancels and rolls it back."""
 
 SEND_SECONDS = 20.0
 """Timeout of one group: it takes milliseconds unless it waits for a lock. Then its connection is terminated."""
@@ -64,7 +67,8 @@ class GroupCommitter(Generic[Entry, Result]):
     """Commits entries in groups over ``slots`` connections.
 
     ``execute`` writes one group in one transaction and returns one result per entry, in order; with a transaction for
-    each entry, the result may be the ``LockNotAvailableError`` of that one. Entries with equal ``key`` keep their order
+    each entry, the result may be the ``LockNotAvailableError`` of that one. A group that the server cancels and rolls
+    back is sent again. Entries with equal ``key`` keep their order
     and never share a group. If the server refuses a group and the connection still works, its
     entries are sent one by one, so that only the faulty one fails.
     """
@@ -186,7 +190,7 @@ class GroupCommitter(Generic[Entry, Result]):
         try:
             await self._send(connection, group)
             self._sent_at = time.monotonic()
-        except asyncpg.InsufficientResourcesError as error:
+        except (asyncpg.InsufficientResourcesError, *ROLLED_BACK_ERRORS) as error:
             self._database.disk.record_error(error)
             _fail_all(group, error)
             if connection.is_closed():  # else the server has answered, and the slot can continue
@@ -213,12 +217,23 @@ class GroupCommitter(Generic[Entry, Result]):
         if not self._waiting and not connection.is_closed():
             await connection.fetchval(sql.PING, timeout=SEND_SECONDS)
 
+    async def _executed(self, connection: asyncpg.Connection, group: Sequence[QueuedItem]) -> Sequence[Any]:
+        """Execute ``group``, again if the server rolls it back."""
+        entries = [item.entry for item in group if item.entry is not None]
+        for repeats_left in reversed(range(MAX_REPEATS + 1)):
+            try:
+                if len(entries) < len(group):
+                    await connection.fetchval(sql.PING)
+                return await self._execute(connection, entries) if entries else ()
+            except ROLLED_BACK_ERRORS:
+                if not repeats_left or connection.is_closed():
+                    raise
+        raise AssertionError
+
     async def _send(self, connection: asyncpg.Connection, group: Sequence[QueuedItem]) -> None:
         entries = [item for item in group if item.entry is not None]
         try:
-            if len(entries) < len(group):
-                await connection.fetchval(sql.PING)
-            results = await self._execute(connection, [item.entry for item in entries]) if entries else ()
+            results = await self._executed(connection, group)
         except asyncpg.LockNotAvailableError:
             await self._split(connection, entries)
             entries, results = [], ()

@@ -158,7 +158,8 @@ def open_pool(spec: PoolSpec, addresses: Addresses, tracker: ConnectionTracker) 
     """Open the pool ``spec`` of the database at ``addresses``; its connections are known to ``tracker``."""
     address, connect_args = to_sqlalchemy(addresses()[0])
     settings = {"role": spec.role, "application_name": f"agent-service {spec.role}", "jit": "off"}
-    settings |= {"idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION, **spec.settings}
+    # a timeout set on the role or the database would also cancel what may take long, such as the deletion of a tenant
+    settings |= {"statement_timeout": "0", "idle_in_transaction_session_timeout": IDLE_IN_TRANSACTION, **spec.settings}
     pool: dict[str, Any] = {"poolclass": NullPool}
     if spec.size is not None:
         pool = {"poolclass": MeasuredPool, "pool_size": spec.size, "max_overflow": 0, "pool_timeout": 10}
