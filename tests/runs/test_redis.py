@@ -2,16 +2,19 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from app.domain.event_id import START
+from app.engine.streams import redis_transport
+from app.engine.streams.frame_transport import FrameBatch, FrameTransport
 from app.engine.streams.redis_transport import RedisFrameTransport
 from app.infra.db.engine import Database
 from app.infra.secrets.secret import Secret
-from tests.redis import RedisServer
+from tests.redis import REPLIES, BrokenRedis, RedisServer
 from tests.runs.engine import TENANT, Engine, SteeredAgent, engine_on, fetch
 from tests.runs.test_processes import RecordingReader, Speaker
 from tests.system.services import serving
@@ -100,3 +103,31 @@ async def test_without_its_redis_a_process_is_degraded_and_works(fresh_database_
 
 def test_the_address_of_a_redis_is_a_secret() -> None:
     assert "pass" not in repr(Secret("redis://user:pass@host/0"))
+
+
+class Fallback:
+    """What sends the frames that Redis does not."""
+
+    def __init__(self) -> None:
+        self.sent: list[FrameBatch] = []
+
+    async def publish(self, batches: Sequence[FrameBatch]) -> None:
+        self.sent += batches
+
+
+@pytest.mark.parametrize("reply", sorted(REPLIES.keys() - {"too short"}))
+async def test_frames_go_another_way_if_redis_answers_with_something_else(
+    reply: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The task that publishes them is essential: an error of it would end the process."""
+    monkeypatch.setattr(redis_transport, "REST_SECONDS", 0)
+    server, fallback = BrokenRedis(), Fallback()
+    server.reply = REPLIES[reply]
+    transport = RedisFrameTransport(Secret(await server.start()), cast("FrameTransport", fallback))
+    batch = FrameBatch(TENANT, TENANT, 1, 1, [])
+    await transport.publish([batch])
+    await transport.probe()
+    assert fallback.sent == [batch]
+    assert transport.trouble
+    await redis_transport._close(transport._redis, transport._listener)
+    await server.stop()

@@ -90,7 +90,7 @@ class RedisFrameTransport:
                 async with asyncio.timeout(SECONDS), self._redis.pipeline(transaction=False) as pipeline:
                     for batch in batches:
                         pipeline.publish(_channel(batch.run_id), _pack(batch))
-                    subscriber_counts = await pipeline.execute()
+                    subscriber_counts = map(int, await pipeline.execute())  # an int, if it is Redis that answers
                 left = [batch for batch, listeners in zip(batches, subscriber_counts, strict=True) if not listeners]
             except FAILURES as error:
                 self._rest(error)

@@ -13,9 +13,10 @@ import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError, ResponseError
+from redis.exceptions import AuthenticationError, ResponseError
 
 from app.base.tasks import Tasks
+from app.infra.redis.connection import FAILURES
 from app.infra.secrets.rotating_secret import RotatingSecret
 from app.infra.secrets.secret import Secret
 
@@ -26,8 +27,6 @@ SECONDS = 0.25
 PROBE_SECONDS = 1.0
 CONNECTIONS = 16
 SCANNED = 1000
-
-FAILURES = (RedisError, OSError, TimeoutError)
 
 
 class RedisCache:

@@ -20,7 +20,8 @@ SECONDS = 0.25
 LOOK_SECONDS = 5.0
 """Interval of the check for a rotated address."""
 
-FAILURES = (RedisError, OSError, TimeoutError)
+FAILURES = (RedisError, OSError, TimeoutError, EOFError, ValueError, TypeError, LookupError, AttributeError)
+"""What redis-py raises without Redis, and for answers that it cannot parse: what they hold is as good as lost."""
 
 Urls = Callable[[], Sequence[Secret]]
 """Returns the addresses that are valid now, the newest first."""

@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 from redis.asyncio import Redis
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import InvalidResponse, NoScriptError, ResponseError
 
 from app.base.tasks import Tasks
 from app.infra.redis.connection import FAILURES, SECONDS, RedisAddress, Urls, opened
@@ -80,7 +80,7 @@ class SharedBuckets:
         """Client of a rotated address, used from the next batch on."""
         self._process = process
         self._waiting: list[tuple[list[Any], asyncio.Future[list[Any] | None]]] = []
-        self._sending = False
+        self._sender: asyncio.Task[None] | None = None
         self._connection: Any = None
         self._paused_until = 0.0
         self._tasks = Tasks("shared_buckets")
@@ -113,7 +113,12 @@ class SharedBuckets:
         answer = await self._ask(call)
         if answer is None:
             return None
-        refused, wait, *reset = (float(part) for part in answer)
+        try:
+            refused, wait, *reset = (float(part) for part in answer)
+        except FAILURES as error:  # not what the script returns
+            await self._disconnect()
+            self._pause(error)
+            return None
         seconds = tuple(part / 1e6 for part in reset)
         left = tuple(
             max(0.0, (one.window - rest) / (one.window / one.limit)) for one, rest in zip(takes, seconds, strict=True)
@@ -124,21 +129,30 @@ class SharedBuckets:
         """Return the script's answer. Requests that come while a batch is in flight share the next one."""
         future: asyncio.Future[list[Any] | None] = asyncio.get_running_loop().create_future()
         self._waiting.append((call, future))
-        if not self._sending:
-            self._sending = True
-            self._tasks.start(self._send(), name="send")
+        if self._sender is None:
+            self._sender = self._tasks.start(self._send(), name="send")
+            self._sender.add_done_callback(self._sent)
         return await future
 
     async def _send(self) -> None:
         try:
             while self._waiting:
-                batch, self._waiting = self._waiting[:MAX_PIPELINED_REQUESTS], self._waiting[MAX_PIPELINED_REQUESTS:]
+                batch = self._waiting[:MAX_PIPELINED_REQUESTS]
                 answers = await self._send_batch([call for call, _ in batch])
+                del self._waiting[: len(batch)]
                 for (_, future), answer in zip(batch, answers, strict=True):
-                    if not future.done():
-                        future.set_result(answer)
+                    _resolve(future, answer)
         finally:
-            self._sending = False
+            self._sender = None
+
+    def _sent(self, sender: asyncio.Task[None]) -> None:
+        """Callers that still wait, whatever ended the task that sends, get no answer from Redis."""
+        if self._sender not in (None, sender):
+            return  # the next one sends
+        self._sender = None
+        left, self._waiting = self._waiting, []
+        for _, future in left:
+            _resolve(future, None)
 
     async def _send_batch(self, calls: Sequence[list[Any]]) -> Sequence[list[Any] | None]:
         if self._next_client is not None:
@@ -152,9 +166,13 @@ class SharedBuckets:
         except FAILURES as error:
             self._pause(error)
             return [None] * len(calls)
-        for answer in answers:
-            if isinstance(answer, Exception):
-                self._pause(answer)
+        for answer, call in zip(answers, calls, strict=True):
+            failure = answer if isinstance(answer, Exception) else None
+            if failure is None and not (isinstance(answer, list) and len(answer) == call[1] + 2):
+                failure = InvalidResponse()
+            if failure is not None:
+                await self._disconnect()  # a replica, or no Redis at all: the address may lead elsewhere by now
+                self._pause(failure)
                 return [None] * len(calls)
         return answers
 
@@ -173,10 +191,16 @@ class SharedBuckets:
                 except ResponseError as error:
                     answers.append(error)
         except BaseException:
-            self._connection = None
-            await self._redis.connection_pool.disconnect()
+            await self._disconnect()
             raise
         return answers
+
+    async def _disconnect(self) -> None:
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            with contextlib.suppress(*FAILURES):
+                await connection.disconnect()
+            await self._redis.connection_pool.release(connection)
 
     async def _move(self, client: Redis) -> None:
         """Switch to ``client`` between two batches, when the previous connection is idle."""
@@ -198,3 +222,8 @@ class SharedBuckets:
                 pipeline.zremrangebyscore(_PROCESSES, "-inf", now - 3 * PRESENT_SECONDS)
                 pipeline.zcard(_PROCESSES)
                 self.processes = max(1, int((await pipeline.execute())[-1]))
+
+
+def _resolve(future: "asyncio.Future[list[Any] | None]", answer: list[Any] | None) -> None:
+    if not future.done():
+        future.set_result(answer)
