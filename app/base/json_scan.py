@@ -29,6 +29,9 @@ MAX_NOT_ASCII = 16 * 1024 * 1024
 SLICE = 1 << 18
 """Bytes scanned before other tasks run."""
 
+UNREADABLE_JSON = (msgspec.DecodeError, UnicodeError, RecursionError)
+"""What the parser raises for a text that nothing has scanned: also for one that is nested too deeply."""
+
 _NOT_STRUCTURE = bytes(set(range(256)) - set(b'"[]{},:'))
 _AS_STEPS = bytes.maketrans(b"[]{}", b"\1\0\1\0")
 _UP = b"\1"

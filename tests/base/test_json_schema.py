@@ -238,6 +238,12 @@ def test_ordinary_patterns_are_taken_and_many_that_are_slow_to_compile_are_not()
         JsonSchema({"properties": {str(number): dict(letters) for number in range(65)}})
 
 
+def test_an_answer_that_is_nested_beyond_what_a_parser_can_read_is_not_json() -> None:
+    options = ModelOptions(output_schema=OutputSchema(schema={}))
+    with pytest.raises(ModelProtocol, match="is not JSON"):
+        check_output(AIMessage(id="m", content="[" * 100_000 + "]" * 100_000), options)
+
+
 async def test_arguments_answers_and_questions_that_are_too_expensive_to_check_say_so() -> None:
     schema, value = ladder(4, 20, "anyOf"), nested(20)
     options = ModelOptions(output_schema=OutputSchema(schema=schema))

@@ -11,6 +11,7 @@ from yarl import URL
 from app.agents.a2a.card import PeerCard
 from app.agents.tools.remote import LostConnection, ServerAway, ServerError
 from app.base.errors import Invalid
+from app.base.json_scan import UNREADABLE_JSON
 from app.infra.egress.addresses import AddressAllowlist, host_of
 from app.infra.egress.client import AWAY, NOT_SENT, checked_session, failure_reason
 from app.infra.wires.a2a_v03 import OLD_METHODS, new_result, old_params
@@ -113,7 +114,7 @@ def _result_of(response: _Response) -> Any:
     """Return the result of a JSON-RPC response. Raises ``ServerError``."""
     try:
         answer = msgspec.json.decode(response.body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE_JSON:
         answer = None
     if isinstance(answer, dict) and isinstance(answer.get("result"), dict):
         return answer["result"]

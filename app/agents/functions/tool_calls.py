@@ -56,7 +56,7 @@ class ToolCaller:
         try:
             value = msgspec.json.decode(text) if isinstance(message.content, str) else message.content
             return convert(value, kind)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"the result of tool {name!r} does not match the requested type: {error}") from error
 
     async def run(self, calls: AIMessage | Sequence[RequestedCall]) -> list[ToolMessage]:

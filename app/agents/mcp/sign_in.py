@@ -35,6 +35,7 @@ from app.agents.mcp.http_transport import (
 from app.agents.mcp.oauth_internals import FixedScope, OAuthFlow, Send, model_of
 from app.agents.mcp.spec import OAuthSpec, check_encrypted
 from app.base.errors import AgentServiceError
+from app.base.json_scan import UNREADABLE_JSON
 from app.base.single_flight import SingleFlight
 from app.base.tasks import Tasks
 from app.infra.egress.addresses import AddressAllowlist
@@ -416,6 +417,6 @@ def _reason(answer: httpx2.Response | None) -> str:
     if answer is None or answer.is_success:
         return "what its authorization server sent does not follow the protocol"
     words = f"its authorization server answered with status {answer.status_code}"
-    with contextlib.suppress(ValueError):
+    with contextlib.suppress(*UNREADABLE_JSON):
         words += f" and the error {msgspec.json.decode(answer.content, type=_Refusal).error}"
     return words

@@ -14,6 +14,7 @@ from app.agents.port import ModelOptions, interrupt_id
 from app.agents.tool_loop.conversation import AnyToolCall
 from app.agents.tools.port import ToolResult
 from app.base.errors import Invalid, ModelProtocol
+from app.base.json_scan import UNREADABLE_JSON
 from app.base.json_schema import JsonSchema
 from app.base.schema_visits import CheckTooExpensive
 from app.domain.messages import AIMessage, InvalidToolCall, text_of
@@ -108,7 +109,7 @@ def check_output(message: AIMessage, options: ModelOptions) -> None:
         return
     try:
         answer = msgspec.json.decode(text_of(message.content))
-    except msgspec.DecodeError as error:
+    except UNREADABLE_JSON as error:
         raise ModelProtocol("The model's answer is not JSON, which the request asks for.") from error
     try:
         problems = JsonSchema(options.output_schema.schema).problems(answer)

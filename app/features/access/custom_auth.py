@@ -12,6 +12,7 @@ from litestar.types import Receive, Scope
 from app.agents.config.agents_file import AgentsFile
 from app.base.code_loader import load
 from app.base.errors import Forbidden, StartError, Unauthenticated, UsageError
+from app.base.json_scan import UNREADABLE_JSON
 from app.base.ttl_cache import TTLCache
 from app.domain.caller import Caller
 from app.features.access.guard import Authenticator, key_in
@@ -244,7 +245,7 @@ def _own_key(scope: Scope) -> str:
 def _json(body: bytes) -> Any:
     try:
         return msgspec.json.decode(body)
-    except msgspec.DecodeError:
+    except UNREADABLE_JSON:
         return None
 
 

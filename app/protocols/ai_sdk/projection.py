@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from app.base.json_scan import UNREADABLE_JSON
 from app.domain.events import Event
 from app.protocols import parts
 from app.protocols.parts import Part, PartAssembler
@@ -159,7 +160,7 @@ def _input_of(part: parts.ToolCallEnd) -> dict[str, Any]:
     call = {"toolCallId": part.call_id, "toolName": part.name, "dynamic": True}
     try:
         return {"type": "tool-input-available", **call, "input": msgspec.json.decode(part.args or "{}")}
-    except msgspec.DecodeError:
+    except UNREADABLE_JSON:
         return {
             "type": "tool-input-error",
             **call,

@@ -9,6 +9,7 @@ from uuid import UUID
 import msgspec
 
 from app.base.errors import ModelCredentials, ModelError, ModelProtocol, ModelRejected
+from app.base.json_scan import UNREADABLE_JSON
 from app.providers.embeddings.port import Vector
 from app.providers.llm.token_estimate import estimate_text_tokens
 from app.providers.llm.vendor_health import FailureScope, Vendor
@@ -127,7 +128,7 @@ class OpenAIEmbedder:
     def _parse(self, response: bytes, count: int) -> list[Vector]:
         try:
             data = sorted(msgspec.json.decode(response, type=_EmbeddingResponse).data, key=lambda one: one.index)
-        except msgspec.DecodeError as error:
+        except UNREADABLE_JSON as error:
             raise ModelProtocol(
                 f"{self.name} sent a response that is not a list of embeddings", vendor=VENDOR
             ) from error

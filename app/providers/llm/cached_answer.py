@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 
 from app.base.ids import new_id
+from app.base.json_scan import UNREADABLE_JSON
 from app.domain.messages import AIMessage, InvalidToolCall, Message, ToolCall, ToolMessage, Usage
 from app.providers.llm.port import (
     ANY_TOOL,
@@ -91,7 +92,7 @@ def _object(text: str) -> bool:
     """Whether ``text`` is a JSON object; empty text counts as an empty object."""
     try:
         msgspec.json.decode(text or "{}", type=dict[str, msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeError, RecursionError):
+    except UNREADABLE_JSON:
         return False
     return True
 
@@ -118,7 +119,7 @@ def unpack(body: bytes) -> CachedAnswer | None:
     """Deserialise a cached answer; None if ``body`` is invalid."""
     try:
         answer = _decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNREADABLE_JSON:
         return None
     if any(isinstance(event, Finished) for event in answer.events[:-1]) or not is_cacheable(answer.events):
         return None

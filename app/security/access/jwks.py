@@ -15,6 +15,7 @@ import msgspec
 import structlog
 
 from app.base.errors import Unavailable
+from app.base.json_scan import UNREADABLE_JSON
 from app.base.single_flight import SingleFlight
 from app.base.tasks import Tasks
 from app.infra.settings.environment import is_loopback
@@ -84,7 +85,7 @@ class JwksCache:
         """Fetch the keys; on failure keep those that are cached."""
         try:
             keys = await self._fetch()
-        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, msgspec.MsgspecError) as error:
+        except (aiohttp.ClientError, OSError, TimeoutError, ValueError, *UNREADABLE_JSON) as error:
             reason = str(error) if type(error) is ValueError else ""
             log.warning("token_keys_unavailable", error=type(error).__name__, reason=reason, kept=len(self._keys))
             return

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from app.base.json_scan import UNREADABLE_JSON
 from app.domain.events import Event, MessageAdded, MessageDelta, RunStarted
 from app.domain.messages import AIMessage, ToolCall
 from app.domain.state import Values
@@ -22,7 +23,7 @@ def read_partial(text: str) -> dict[str, Any]:
     for end in _ends(text):
         try:
             found = msgspec.json.decode(end)
-        except (msgspec.DecodeError, RecursionError):
+        except UNREADABLE_JSON:
             continue
         return found if isinstance(found, dict) else {}
     return {}

@@ -10,10 +10,11 @@ from typing import Any
 import msgspec
 
 from app.base.ids import new_id
+from app.base.json_scan import UNREADABLE_JSON
 from app.domain.messages import Usage
 from app.providers.llm.adapters.anthropic_request import body_of
 from app.providers.llm.adapters.http_client import Endpoint, HttpClient, ProviderEventStream
-from app.providers.llm.adapters.provider_errors import UNREADABLE, ErrorDetail, stream_error
+from app.providers.llm.adapters.provider_errors import ErrorDetail, stream_error
 from app.providers.llm.adapters.streaming_model import (
     HttpModel,
     StreamParser,
@@ -119,7 +120,7 @@ class AnthropicModel(HttpModel):
         """Return the names of the models that the key may use."""
         try:
             listing = _listing(await self._get("/v1/models?limit=100", seconds))
-        except UNREADABLE as error:
+        except UNREADABLE_JSON as error:
             raise unreadable(self.vendor, error) from None
         return [model.id for model in listing.data]
 
@@ -144,7 +145,7 @@ class AnthropicParser(StreamParser):
         """Parse one event's data. Raises ``ModelError``."""
         try:
             event = _event(payload)
-        except UNREADABLE as error:
+        except UNREADABLE_JSON as error:
             raise unreadable(self._endpoint.vendor, error) from None
         kind = event.type
         if kind == "content_block_delta":

@@ -11,10 +11,11 @@ import msgspec
 
 from app.base.errors import ModelError, ModelRejected
 from app.base.ids import new_id
+from app.base.json_scan import UNREADABLE_JSON
 from app.domain.messages import Usage
 from app.providers.llm.adapters.http_client import Endpoint, HttpClient, ProviderEventStream
 from app.providers.llm.adapters.openai_request import body_of
-from app.providers.llm.adapters.provider_errors import UNREADABLE, ErrorDetail, stream_error
+from app.providers.llm.adapters.provider_errors import ErrorDetail, stream_error
 from app.providers.llm.adapters.streaming_model import (
     HttpModel,
     StreamParser,
@@ -152,7 +153,7 @@ class OpenAIModel(HttpModel):
         """Return the names of the models that the server offers."""
         try:
             listing = _listing(await self._get("/models", seconds))
-        except UNREADABLE as error:
+        except UNREADABLE_JSON as error:
             raise unreadable(self.vendor, error) from None
         return [model.id for model in listing.data or ()]
 
@@ -193,7 +194,7 @@ class OpenAIParser(StreamParser):
             return ()
         try:
             chunk = _chunk(payload)
-        except UNREADABLE as error:
+        except UNREADABLE_JSON as error:
             raise unreadable(self._endpoint.vendor, error) from None
         if chunk.error is not None:
             raise self._failure(chunk.error)

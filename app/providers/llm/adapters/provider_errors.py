@@ -21,6 +21,7 @@ from app.base.errors import (
     ModelTimeout,
     ModelUnavailable,
 )
+from app.base.json_scan import UNREADABLE_JSON
 from app.infra.secrets.secret import Secret
 
 MESSAGE_CHARACTERS = 200
@@ -28,7 +29,6 @@ FRAGMENT_CHARACTERS = 4
 """This many consecutive characters of a key count as a part of it that must be redacted."""
 
 REDACTED = "[redacted]"
-UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 """Exceptions of decoding a provider's JSON."""
 
 CODES: dict[str, type[ModelError]] = {
@@ -135,7 +135,7 @@ def error_detail_of(body: bytes) -> ErrorDetail | None:
     """Parse the error object of a JSON body; None if it has none."""
     try:
         parsed = _error_body(body)
-    except UNREADABLE:
+    except UNREADABLE_JSON:
         return None
     if isinstance(parsed.error, ErrorDetail):
         return parsed.error
