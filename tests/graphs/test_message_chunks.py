@@ -10,7 +10,7 @@ from agent_service_graphs.projection import json_of
 from tests.graphs.project.chunks import reporting, supervised
 
 GIVEN: Any = {"messages": [{"role": "user", "content": "hi", "id": "m"}]}
-ONLY_HERE = {"assistant_id", "graph_id", "run_id", "thread_id"}
+ONLY_HERE = {"assistant_id", "created_by", "graph_id", "run_id", "thread_id"}
 
 
 def _fields(namespace: Any, chunk: Any, metadata: Any) -> tuple[list[str], dict[str, Any], dict[str, Any]]:
