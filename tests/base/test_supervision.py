@@ -11,6 +11,7 @@ from app.base import tasks as module
 from app.base.errors import Unavailable
 from app.base.tasks import Heartbeat, Tasks, TaskWatchdog
 from app.base.wakeup import wait_for
+from tests.hostile_errors import Blank, Closed, Mute
 
 
 class Database:
@@ -92,22 +93,6 @@ async def test_a_supervised_task_is_restarted_however_it_ends(ending: str) -> No
     before = started
     await asyncio.sleep(0.02)  # longer than any back-off here: a closed owner starts nothing
     assert started == before
-
-
-class Mute(OSError):
-    def __str__(self) -> str:
-        raise RuntimeError("no text")
-
-
-class Blank(Exception):
-    @property
-    def __traceback__(self) -> None:  # type: ignore[override]
-        raise RuntimeError("no traceback")
-
-
-class Closed(OSError):
-    def __getattribute__(self, name: str) -> object:
-        raise KeyError(name)
 
 
 @pytest.mark.parametrize("error", [Mute, Blank, Closed])

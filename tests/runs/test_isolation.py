@@ -16,40 +16,12 @@ from app.engine.execution.journal import Journal
 from app.engine.queue.claims import MAX_ATTEMPTS
 from app.infra.db.engine import Database
 from app.infra.telemetry.logs import hide_raised
+from tests.hostile_errors import Blank, Closed, Leaving, Mute
 from tests.runs.engine import TENANT, Engine, SteeredAgent, echo, engine_on, fetch, step
 
 
 class Odd(BaseException):
     """An exception class of user code."""
-
-
-class Mute(Exception):
-    """An exception that cannot be converted to text."""
-
-    def __str__(self) -> str:
-        raise ValueError("no text")
-
-
-class Leaving(BaseException):
-    """An exception whose text ends the process."""
-
-    def __str__(self) -> str:
-        raise SystemExit
-
-
-class Blank(Exception):
-    """An exception without a traceback."""
-
-    @property
-    def __traceback__(self) -> None:  # type: ignore[override]
-        raise RuntimeError("no traceback")
-
-
-class Closed(Exception):
-    """An exception that answers no question, not even that for its class."""
-
-    def __getattribute__(self, name: str) -> object:
-        raise KeyError(name)
 
 
 ERRORS = [KeyboardInterrupt, SystemExit, Odd, asyncio.CancelledError, GeneratorExit, Mute, Leaving, Blank, Closed]

@@ -13,6 +13,7 @@ import structlog
 from app.infra.db.sqlalchemy_internals import MeasuredPool
 from app.infra.telemetry.logs import HIDDEN, set_up
 from app.infra.telemetry.trace_context import SpanContext, current_span, parse_traceparent, request
+from tests.hostile_errors import Blank, Closed, Leaving, Mute
 
 
 @pytest.fixture(autouse=True)
@@ -118,24 +119,8 @@ def test_what_agents_and_tools_raised_is_shown_to_their_developer_only() -> None
         assert ("at" in line, "raised" in line) == (not tracebacks, False)
 
 
-class Mute(Exception):
-    def __str__(self) -> str:
-        raise SystemExit
-
-
-class Blank(Exception):
-    @property
-    def __traceback__(self) -> None:  # type: ignore[override]
-        raise RuntimeError("no traceback")
-
-
-class Closed(Exception):
-    def __getattribute__(self, name: str) -> object:
-        raise KeyError(name)
-
-
 @pytest.mark.parametrize("layout", ["json", "console"])
-@pytest.mark.parametrize("kind", [Mute, Blank, Closed])
+@pytest.mark.parametrize("kind", [Mute, Leaving, Blank, Closed])
 @pytest.mark.parametrize("where", ["itself", "its cause", "a field"])
 def test_an_error_that_cannot_be_shown_can_be_logged(layout: Any, kind: type[Exception], where: str) -> None:
     out = io.StringIO()
