@@ -108,7 +108,7 @@ async def test_a_functional_entrypoint_runs(client: LangGraphClient) -> None:
 async def test_nodes_use_the_store(client: LangGraphClient) -> None:
     values: Any = await client.runs.wait(None, "remember", input={"text": "Ada"})
     assert values["answers"] == ["Ada", 1, True]
-    assert (await client.store.get_item(["facts"], "name"))["value"] == {"is": "Ada"}
+    assert (await client.store.get_item(["facts", "Ada"], "name"))["value"] == {"is": "Ada"}
 
 
 async def test_a_recursion_limit_ends_the_run_by_name(client: LangGraphClient) -> None:

@@ -111,9 +111,9 @@ async def test_a_full_disk_is_reported_and_does_not_stop_the_process(
     """The database raises the error of a full disk (53100) for every write."""
     fail = """create function full_disk() returns trigger language plpgsql as
       $$ begin raise exception 'could not extend file: No space left on device' using errcode = '53100'; end $$"""
+    full = ("runs", "live_frames", "events")  # the last is where the server tries whether there is room again
     triggers = [
-        f"create trigger full_disk before insert on {table} for each row execute function full_disk()"
-        for table in ("runs", "live_frames")
+        f"create trigger full_disk before insert on {table} for each row execute function full_disk()" for table in full
     ]
     monkeypatch.setattr(group_commit, "CANARY_SECONDS", 0.1)
     async with serving(fresh_database_url, AGENT_AUTH="none") as service:
@@ -128,7 +128,7 @@ async def test_a_full_disk_is_reported_and_does_not_stop_the_process(
         assert health["checks"]["checkpoint_db"]["reason"] == "the database's disk is full"
         assert (await service.get("/health/ready")).status_code == 503
         assert (await service.get("/health/live")).status_code == 200
-        await execute(fresh_database_url, *(f"drop trigger full_disk on {table}" for table in ("runs", "live_frames")))
+        await execute(fresh_database_url, *(f"drop trigger full_disk on {table}" for table in full))
         await eventually(lambda: says(service, "healthy"))
         began = time.monotonic()
         assert (await service.client.post("/api/v1/runs/wait", json=RUN)).status_code == 200

@@ -173,9 +173,10 @@ async def factory(config: RunnableConfig) -> AsyncIterator[Any]:
 
 async def keep(state: Draft, runtime: Runtime) -> Draft:
     assert runtime.store is not None
-    await runtime.store.aput(("facts",), "name", {"is": state["text"]})
-    found = await runtime.store.asearch(("facts",))
-    item: Any = await runtime.store.aget(("facts",), "name")
+    facts = ("facts", state["text"])
+    await runtime.store.aput(facts, "name", {"is": state["text"]})
+    found = await runtime.store.asearch(facts)
+    item: Any = await runtime.store.aget(facts, "name")
     info: Any = runtime.execution_info
     return {"answers": [item.value["is"], len(found), info.thread_id is not None]}
 
