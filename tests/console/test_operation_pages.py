@@ -294,7 +294,7 @@ def test_an_operator_works_with_memory_documents_and_crons(browser: Browser, con
         with watched.accepting():
             page.click("td >> text=Run now")
         page.click("td >> text=Pause")
-        page.wait_for_selector("td >> text=paused")
+        page.wait_for_selector("td .status >> text=paused")  # the texts of the buttons make "PauseDelete"
         page.click("td >> text=Delete")
         page.click("td >> text=Delete?")
         page.wait_for_selector("text=No cron yet")
