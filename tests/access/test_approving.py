@@ -33,7 +33,7 @@ async def person(service: Service, tenant: str, role: str, user: str = "") -> As
     """Return a client with a key of ``role`` for ``user``."""
     keys = service.services.auth.keys
     _, key = await keys.create_key("test", tenant=tenant, scopes=ROLES[role], user_id=user)
-    async with client_of(service.services) as client:
+    async with client_of(service.app) as client:
         client.headers["X-Api-Key"] = key.reveal()
         yield client
 

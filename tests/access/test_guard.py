@@ -10,7 +10,7 @@ from litestar.routes import HTTPRoute
 from structlog.testing import capture_logs
 
 from app.security.access.structs import DEFAULT_TENANT, MONITOR, READ, tenant_id_of
-from app.server.asgi import litestar
+from app.server.asgi import layers, litestar
 from tests.system.services import API, NOWHERE, Service, built, client_of, serving
 
 OPEN_ROUTES = {
@@ -145,8 +145,9 @@ async def test_without_authentication_every_key_is_ignored(database_url: str, te
 async def test_without_the_database_a_key_is_503_and_open_routes_stay_open() -> None:
     services = built(NOWHERE, AGENT_AUTH="api_key")
     key = f"as_{'0' * 16}_{'A' * 43}"
-    async with client_of(services) as client:
-        service = Service(services, client)
+    app = layers(services)
+    async with client_of(app) as client:
+        service = Service(services, app, client)
         answer = await service.get("/threads/" + str(UUID(int=7)), key)
         assert answer.status_code == 503
         assert int(answer.headers["retry-after"]) >= 1

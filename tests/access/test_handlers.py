@@ -24,7 +24,7 @@ from tests.access.test_tenants import (
     operations,
     seen,
 )
-from tests.system.services import API, Service, client_of, serving
+from tests.system.services import API, Service, serving
 
 FOLDER = Path(__file__).parent / "handlers"
 FILE = str(FOLDER / "agents.toml")
@@ -49,7 +49,7 @@ def bob() -> str:
 def sdk(service: Service, token: str) -> LangGraphClient:
     """Return the real client, without a network."""
     client = httpx.AsyncClient(
-        transport=client_of(service.services)._transport,
+        transport=httpx.ASGITransport(service.app),
         base_url=f"http://localhost{API}",
         headers={"authorization": f"Bearer {token}"},
     )

@@ -1,6 +1,7 @@
 """Permissions of every role on every route of the OpenAPI document."""
 
 import re
+from collections import Counter
 from typing import Any
 from uuid import UUID
 
@@ -116,9 +117,11 @@ async def test_actions_and_refusals_are_in_the_audit_log_of_their_tenant(service
     audit = service.services.persistence.audit
     await audit.flush()
     entries = (await service.get("/audit", operator)).json()
-    found = {(entry["action"], entry["actor"], entry["subject"], entry["count"]) for entry in entries}
-    assert ("request.forbidden", reader.split("_")[1], f"POST {API}/threads", 3) in found
-    assert ("key.created", "operator", reader.split("_")[1], 1) in found
+    found: Counter[tuple[str, str, str]] = Counter()
+    for entry in entries:  # equal ones are one entry, unless they were written in between
+        found[entry["action"], entry["actor"], entry["subject"]] += entry["count"]
+    assert found["request.forbidden", reader.split("_")[1], f"POST {API}/threads"] == 3
+    assert found["key.created", "operator", reader.split("_")[1]] == 1
     assert (await service.get("/audit?limit=1", operator)).json() == entries[:1]
     older = (await service.get(f"/audit?before={entries[0]['entry_id']}", operator)).json()
     assert older == entries[1:]

@@ -8,7 +8,6 @@ import asyncpg
 import httpx
 import msgspec
 
-from app.server.asgi import layers
 from tests.system.services import API, Service, serving
 
 
@@ -24,7 +23,7 @@ class Program(msgspec.Struct):
     async def on(cls, url: str, **settings: Any) -> AsyncIterator[Self]:
         """Open an application with ``settings`` on the database ``url``."""
         async with serving(url, **settings) as service:
-            yield cls(service, url, layers(service.services))
+            yield cls(service, url, service.app)
 
     @contextlib.asynccontextmanager
     async def client(self, **headers: str) -> AsyncIterator[httpx.AsyncClient]:

@@ -28,9 +28,10 @@ PROBE_TIMEOUT = 10.0
 
 
 class Service(msgspec.Struct):
-    """The services of an application and a client of all its layers."""
+    """The services of an application, all its layers, and a client of them."""
 
     services: AppServices
+    app: Any
     client: httpx.AsyncClient
 
     async def get(self, path: str, key: str = "") -> httpx.Response:
@@ -49,9 +50,8 @@ def built(url: str, **settings: str) -> AppServices:
     return build(load(chosen, dotenv=Path(os.devnull)))
 
 
-def client_of(services: AppServices) -> httpx.AsyncClient:
-    """Return a client of the application, without a network."""
-    app: Any = layers(services)
+def client_of(app: Any) -> httpx.AsyncClient:
+    """Return a client of ``app``, without a network."""
     return httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://localhost")
 
 
@@ -72,8 +72,9 @@ async def opened(services: AppServices) -> AsyncIterator[Service]:
     await lifespan.open()
     await services.health.probe.refresh()
     try:
-        async with client_of(services) as client:
-            yield Service(services, client)
+        app = layers(services)
+        async with client_of(app) as client:
+            yield Service(services, app, client)
     finally:
         await lifespan.close()
         assert undeclared(services) == []

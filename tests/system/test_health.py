@@ -7,6 +7,7 @@ from importlib.metadata import version
 import pytest
 
 from app.security.access.structs import MONITOR, READ
+from app.server.asgi import layers
 from tests.database import execute
 from tests.system.services import NOWHERE, Service, built, client_of, serving
 
@@ -83,8 +84,9 @@ async def test_a_draining_process_is_alive_and_not_ready(service: Service) -> No
 
 async def test_a_process_that_has_not_started_is_alive_and_not_ready() -> None:
     services = built(NOWHERE, AGENT_AUTH="none")
-    async with client_of(services) as client:
-        service = Service(services, client)
+    app = layers(services)
+    async with client_of(app) as client:
+        service = Service(services, app, client)
         ready = await service.get("/health/ready")
         assert (ready.status_code, ready.json()["reason"]) == (503, "starting")
         assert (await service.get("/health")).status_code == 503
