@@ -6,7 +6,6 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import httpx
-import pytest
 import sqlalchemy as sa
 
 from app.security.access.structs import ROLES
@@ -119,9 +118,10 @@ async def furnished_still(service: Service, key: str, ids: dict[str, str]) -> bo
     return {(await service.get(path, key)).status_code for path in paths} == {200}
 
 
-@pytest.mark.parametrize(
-    "path, body",
-    [
+async def test_an_id_of_another_tenant_in_a_body_is_unknown(service: Service, tenant: str) -> None:
+    key, other = await service.key(tenant), await service.key(f"other {tenant}")
+    mine, theirs = await furnished(service, key), await furnished(service, other)
+    cases: list[tuple[str, Any]] = [
         ("/runs/wait", {"assistant_id": "{assistant_id}", "input": INPUT}),
         ("/runs", {"assistant_id": "{assistant_id}", "input": INPUT}),
         ("/runs/batch", [{"assistant_id": "{assistant_id}", "input": INPUT}]),
@@ -134,23 +134,15 @@ async def furnished_still(service: Service, key: str, ids: dict[str, str]) -> bo
         ("/threads/{mine}/runs/wait", {"assistant_id": "{assistant_id}", "input": INPUT}),
         ("/threads/{mine}/runs/crons", {"assistant_id": "{assistant_id}", "schedule": "0 0 * * *", "input": INPUT}),
         ("/threads/{mine}/state", {"values": {}, "checkpoint_id": "{checkpoint_id}"}),
-    ],
-)
-async def test_an_id_of_another_tenant_in_a_body_is_unknown(
-    service: Service, tenant: str, path: str, body: Any
-) -> None:
-    key, other = await service.key(tenant), await service.key(f"other {tenant}")
-    mine, theirs = await furnished(service, key), await furnished(service, other)
-
-    async def ask(ids: dict[str, str]) -> tuple[int, str]:
-        filled = fill(body, ids)
-        answer = await service.client.post(
-            API + path.replace("{mine}", mine["thread_id"]), json=filled, headers={"x-api-key": key}
-        )
-        return seen(answer, *ids.values())
-
-    assert await ask(theirs) == await ask(dict.fromkeys(theirs, str(UNKNOWN)))
-    assert await furnished_still(service, other, theirs)
+    ]
+    for path, body in cases:
+        answers = []
+        for ids in (theirs, dict.fromkeys(theirs, str(UNKNOWN))):
+            target = API + path.replace("{mine}", mine["thread_id"])
+            answer = await service.client.post(target, json=fill(body, ids), headers={"x-api-key": key})
+            answers.append(seen(answer, *ids.values()))
+        assert answers[0] == answers[1], path
+        assert await furnished_still(service, other, theirs)
 
 
 RPC = {"jsonrpc": "2.0", "id": 1}
@@ -166,9 +158,10 @@ META = {
 }
 
 
-@pytest.mark.parametrize(
-    "path, body",
-    [
+async def test_an_id_of_another_tenant_in_a_body_of_another_wire_is_unknown(service: Service, tenant: str) -> None:
+    key, other = await service.key(tenant), await service.key(f"other {tenant}")
+    theirs = await furnished(service, other)
+    cases: list[tuple[str, Any]] = [
         ("/v1/responses", {"model": "echo", "input": "x", "previous_response_id": "{response_id}"}),
         ("/v1/responses", {"model": "echo", "input": "x", "conversation": "{conversation_id}"}),
         ("/v1/chat/completions", {"model": "{assistant_id}", "messages": [{"role": "user", "content": "x"}]}),
@@ -190,30 +183,24 @@ META = {
         ("/mcp", {**RPC, "method": "tasks/get", "params": {"taskId": "{task_id}", **META}}),
         ("/mcp", {**RPC, "method": "tasks/cancel", "params": {"taskId": "{task_id}", **META}}),
         ("/mcp", {**RPC, "method": "resources/read", "params": {"uri": "agent://threads/{thread_id}", **META}}),
-    ],
-)
-async def test_an_id_of_another_tenant_in_a_body_of_another_wire_is_unknown(
-    service: Service, tenant: str, path: str, body: Any
-) -> None:
-    key, other = await service.key(tenant), await service.key(f"other {tenant}")
-    theirs = await furnished(service, other)
-    made_up = {name: str(uuid4()) for name in theirs}
-    made_up |= {"response_id": f"resp_{uuid4().hex}", "conversation_id": f"conv_{uuid4().hex}"}
-
-    async def ask(ids: dict[str, str]) -> tuple[int, str]:
-        headers = {"x-api-key": key, "a2a-version": "1.0", "mcp-protocol-version": "2026-07-28"}
-        if path == "/mcp":
-            params = fill(body["params"], ids)
-            headers["mcp-name"] = params["uri"] if "uri" in params else params["taskId"]
-            headers |= {"accept": "application/json, text/event-stream", "mcp-method": body["method"]}
-        answer = await service.client.post(path, json=fill(body, ids), headers=headers)
-        return seen(answer, *ids.values())
-
-    foreign = await ask(theirs)
-    assert foreign == await ask(made_up)
-    assert foreign[0] in {200, 400, 404}, foreign
-    assert not re.search("header|capability", foreign[1]), foreign
-    assert await furnished_still(service, other, theirs)
+    ]
+    for path, body in cases:
+        made_up = {name: str(uuid4()) for name in theirs}
+        made_up |= {"response_id": f"resp_{uuid4().hex}", "conversation_id": f"conv_{uuid4().hex}"}
+        answers = []
+        for ids in (theirs, made_up):
+            headers = {"x-api-key": key, "a2a-version": "1.0", "mcp-protocol-version": "2026-07-28"}
+            if path == "/mcp":
+                params = fill(body["params"], ids)
+                headers["mcp-name"] = params["uri"] if "uri" in params else params["taskId"]
+                headers |= {"accept": "application/json, text/event-stream", "mcp-method": body["method"]}
+            answer = await service.client.post(path, json=fill(body, ids), headers=headers)
+            answers.append(seen(answer, *ids.values()))
+        foreign, unknown = answers
+        assert foreign == unknown, path
+        assert foreign[0] in {200, 400, 404}, foreign
+        assert not re.search("header|capability", foreign[1]), foreign
+        assert await furnished_still(service, other, theirs)
 
 
 def fill(body: Any, ids: dict[str, str]) -> Any:

@@ -96,9 +96,9 @@ async def test_a_token_without_a_tenant_is_refused(service: Service, issuer: Iss
     assert await search(service, good(issuer, **changed)) == 401
 
 
-@pytest.mark.parametrize("roles", [[], ["unknown"], "", {"admin": True}, None, [["member"]]])
-async def test_a_token_without_a_known_role_may_do_nothing(service: Service, issuer: Issuer, roles: Any) -> None:
-    assert await search(service, good(issuer, realm={"roles": roles})) == 403
+async def test_a_token_without_a_known_role_may_do_nothing(service: Service, issuer: Issuer) -> None:
+    for roles in [[], ["unknown"], "", {"admin": True}, None, [["member"]]]:
+        assert await search(service, good(issuer, realm={"roles": roles})) == 403
 
 
 async def test_roles_may_be_a_string_of_words_and_add_up(service: Service, issuer: Issuer) -> None:
@@ -204,22 +204,22 @@ async def test_times_of_the_wrong_kind_or_size_are_401(service: Service, issuer:
         assert (await search(service, token), claim, odd) == (401, claim, odd)
 
 
-@pytest.mark.parametrize("claim", ["aud", "iss", "sub", "org", "realm"])
-async def test_other_claims_of_any_kind_fail_no_request(service: Service, issuer: Issuer, claim: str) -> None:
-    for odd in [
-        *ODD,
-        None,
-        ["a", 1],
-        [[AUDIENCE]],
-        {"roles": {"member": 1}},
-        {"roles": [{}, [], None]},
-        "\ud800",
-        "x" * 5000,
-    ]:
-        header, body, key = {"alg": "RS256", "kid": "rsa"}, {**issuer.claims(org="acme"), claim: odd}, RSA["rsa"]
-        token = jwt.api_jws.encode(json.dumps(body).encode(), key, "RS256", headers=header)
-        status = await search(service, token)
-        assert status in ({401, 403} if claim != "realm" else {401, 403, 200}), (claim, odd, status)
+async def test_other_claims_of_any_kind_fail_no_request(service: Service, issuer: Issuer) -> None:
+    for claim in ["aud", "iss", "sub", "org", "realm"]:
+        for odd in [
+            *ODD,
+            None,
+            ["a", 1],
+            [[AUDIENCE]],
+            {"roles": {"member": 1}},
+            {"roles": [{}, [], None]},
+            "\ud800",
+            "x" * 5000,
+        ]:
+            header, body, key = {"alg": "RS256", "kid": "rsa"}, {**issuer.claims(org="acme"), claim: odd}, RSA["rsa"]
+            token = jwt.api_jws.encode(json.dumps(body).encode(), key, "RS256", headers=header)
+            status = await search(service, token)
+            assert status in ({401, 403} if claim != "realm" else {401, 403, 200}), (claim, odd, status)
 
 
 @pytest.mark.parametrize(

@@ -31,9 +31,8 @@ async def service(database_url: str) -> AsyncIterator[Service]:
         yield service
 
 
-@pytest.mark.parametrize(
-    "path, body",
-    [
+async def test_odd_members_of_a_request_are_refused(service: Service) -> None:
+    cases: list[tuple[str, Any]] = [
         ("/v1/responses", {"input": "x", "text": {"format": "json"}}),
         ("/v1/responses", {"input": "x", "tool_choice": {"type": "allowed_tools", "mode": [], "tools": []}}),
         ("/v1/responses", {"input": [{"role": [], "content": "x"}]}),
@@ -41,11 +40,10 @@ async def service(database_url: str) -> AsyncIterator[Service]:
         ("/v1/responses", {"input": [{"type": "message", "role": "user", "content": [{"type": []}]}]}),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": "x"}], "response_format": {"type": []}}),
         ("/v1/chat/completions", {"messages": [{"role": "user", "content": [{"type": []}]}]}),
-    ],
-)
-async def test_odd_members_of_a_request_are_refused(service: Service, path: str, body: dict[str, Any]) -> None:
-    answer = await service.client.post(path, json={"model": "assistant", **body})
-    assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
+    ]
+    for path, body in cases:
+        answer = await service.client.post(path, json={"model": "assistant", **body})
+        assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
 
 
 async def test_a_compaction_follows_the_rules_of_a_body(service: Service) -> None:

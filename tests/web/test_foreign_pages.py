@@ -56,47 +56,46 @@ async def ask(service: Service, method: str, path: str, body: bytes = b"", **hea
     return await service.client.request(method, path, content=body or None, headers=sent)
 
 
-@pytest.mark.parametrize(
-    "origin", [EVIL, "null", "https://localhost.evil.example", "http://127.0.0.1.evil.example:8000"]
-)
-async def test_no_route_serves_a_page_of_another_origin(unguarded: Service, origin: str) -> None:
-    with structlog.testing.capture_logs() as logged:
+async def test_no_route_serves_a_page_of_another_origin(unguarded: Service) -> None:
+    for origin in [EVIL, "null", "https://localhost.evil.example", "http://127.0.0.1.evil.example:8000"]:
+        with structlog.testing.capture_logs() as logged:
+            for method, path in await operations(unguarded):
+                answer = await ask(unguarded, method, path, b"{}", origin=origin, content_type="application/json")
+                assert (answer.status_code, method, path) == (403, method, path)
+                assert "access-control-allow-origin" not in answer.headers
+                assert "AGENT_CORS_ORIGINS" in answer.json()["detail"]
+        named = [line["value"] for line in logged if line["event"] == "origin_refused"]
+        assert named == [origin], "each origin is logged once, however often it asks"
+
+
+async def test_no_route_is_served_under_a_name_that_is_neither_loopback_nor_listed(unguarded: Service) -> None:
+    for host in ["evil.example", "evil.example:8000", "localhost.evil.example", "192.168.1.7", ""]:
         for method, path in await operations(unguarded):
-            answer = await ask(unguarded, method, path, b"{}", origin=origin, content_type="application/json")
-            assert (answer.status_code, method, path) == (403, method, path)
-            assert "access-control-allow-origin" not in answer.headers
-            assert "AGENT_CORS_ORIGINS" in answer.json()["detail"]
-    named = [line["value"] for line in logged if line["event"] == "origin_refused"]
-    assert named == [origin], "each origin is logged once, however often it asks"
+            answer = await ask(unguarded, method, path, b"{}", host=host, content_type="application/json")
+            assert (answer.status_code, method, path) == (400, method, path)
+        body = b'{"assistant_id": "echo", "input": {"messages": []}}'
+        for origin in (FRONT_END, f"http://{host}"):
+            answer = await ask(unguarded, "POST", f"{API}/runs/wait", body, host=host, origin=origin)
+            assert answer.status_code == 400, "an origin is no way around the name"
 
 
-@pytest.mark.parametrize("host", ["evil.example", "evil.example:8000", "localhost.evil.example", "192.168.1.7", ""])
-async def test_no_route_is_served_under_a_name_that_is_neither_loopback_nor_listed(
-    unguarded: Service, host: str
-) -> None:
-    for method, path in await operations(unguarded):
-        answer = await ask(unguarded, method, path, b"{}", host=host, content_type="application/json")
-        assert (answer.status_code, method, path) == (400, method, path)
-    body = b'{"assistant_id": "echo", "input": {"messages": []}}'
-    for origin in (FRONT_END, f"http://{host}"):
-        answer = await ask(unguarded, "POST", f"{API}/runs/wait", body, host=host, origin=origin)
-        assert answer.status_code == 400, "an origin is no way around the name"
-
-
-@pytest.mark.parametrize("kind", [None, "", *FORMS])
-async def test_a_body_outside_uploads_must_say_that_it_is_json(unguarded: Service, kind: str | None) -> None:
-    headers: Any = {} if kind is None else {"content_type": kind}
-    for method, path in await operations(unguarded):
-        if method == "GET" or path in (f"{API}/documents", "/nothing"):
-            continue
-        answer = await ask(unguarded, method, path, b'{"ids": []}', **headers)
-        assert (answer.status_code, method, path) == (415, method, path)
-        chunked = await unguarded.client.request(
-            method, path, content=_chunks(), headers={name.replace("_", "-"): value for name, value in headers.items()}
-        )
-        assert (chunked.status_code, method, path) == (415, method, path)
-        empty = await ask(unguarded, method, path, **headers)
-        assert empty.status_code != 415, (method, path)
+async def test_a_body_outside_uploads_must_say_that_it_is_json(unguarded: Service) -> None:
+    for kind in [None, "", *FORMS]:
+        headers: Any = {} if kind is None else {"content_type": kind}
+        for method, path in await operations(unguarded):
+            if method == "GET" or path in (f"{API}/documents", "/nothing"):
+                continue
+            answer = await ask(unguarded, method, path, b'{"ids": []}', **headers)
+            assert (answer.status_code, method, path) == (415, method, path)
+            chunked = await unguarded.client.request(
+                method,
+                path,
+                content=_chunks(),
+                headers={name.replace("_", "-"): value for name, value in headers.items()},
+            )
+            assert (chunked.status_code, method, path) == (415, method, path)
+            empty = await ask(unguarded, method, path, **headers)
+            assert empty.status_code != 415, (method, path)
 
 
 async def _chunks() -> AsyncIterator[bytes]:
@@ -104,44 +103,48 @@ async def _chunks() -> AsyncIterator[bytes]:
     yield b" []}"
 
 
-@pytest.mark.parametrize(
-    "name", ["localhost", "127.0.0.1", "127.8.0.1", "[::1]", "app.localhost", "LOCALHOST", "localhost."]
-)
-async def test_front_ends_of_this_machine_work_without_settings(unguarded: Service, name: str) -> None:
-    origin = f"http://{name}:5173"
-    asked = await ask(
-        unguarded,
-        "OPTIONS",
-        f"{API}/threads",
-        host="127.0.0.1:8000",
-        origin=origin,
-        access_control_request_method="POST",
-        access_control_request_headers="content-type,x-api-key,last-event-id,x-of-a-front-end",
-    )
-    assert asked.status_code == 204
-    assert asked.headers["access-control-allow-origin"] == origin
-    allowed = {one.strip().lower() for one in asked.headers["access-control-allow-headers"].split(",")}
-    assert {"content-type", "x-api-key", "last-event-id", "authorization", "x-of-a-front-end"} <= allowed
-    assert {"GET", "POST", "PUT", "PATCH", "DELETE"} <= set(asked.headers["access-control-allow-methods"].split(", "))
+async def test_front_ends_of_this_machine_work_without_settings(unguarded: Service) -> None:
+    for name in ["localhost", "127.0.0.1", "127.8.0.1", "[::1]", "app.localhost", "LOCALHOST", "localhost."]:
+        origin = f"http://{name}:5173"
+        asked = await ask(
+            unguarded,
+            "OPTIONS",
+            f"{API}/threads",
+            host="127.0.0.1:8000",
+            origin=origin,
+            access_control_request_method="POST",
+            access_control_request_headers="content-type,x-api-key,last-event-id,x-of-a-front-end",
+        )
+        assert asked.status_code == 204
+        assert asked.headers["access-control-allow-origin"] == origin
+        allowed = {one.strip().lower() for one in asked.headers["access-control-allow-headers"].split(",")}
+        assert {"content-type", "x-api-key", "last-event-id", "authorization", "x-of-a-front-end"} <= allowed
+        assert {"GET", "POST", "PUT", "PATCH", "DELETE"} <= set(
+            asked.headers["access-control-allow-methods"].split(", ")
+        )
 
-    made = await ask(
-        unguarded, "POST", f"{API}/threads", b"{}", host=f"{name}:8000", origin=origin, content_type="application/json"
-    )
-    assert made.status_code == 200
-    assert made.headers["access-control-allow-origin"] == origin
-    readable = {one.strip() for one in made.headers["access-control-expose-headers"].split(",")}
-    assert {"Content-Location", "Location", "X-Pagination-Total", "X-Pagination-Next", "X-Request-Id"} <= readable
-    lost = await ask(unguarded, "GET", f"{API}/threads/{uuid.uuid4()}", origin=origin)
-    assert (lost.status_code, lost.headers["access-control-allow-origin"]) == (404, origin)
+        made = await ask(
+            unguarded,
+            "POST",
+            f"{API}/threads",
+            b"{}",
+            host=f"{name}:8000",
+            origin=origin,
+            content_type="application/json",
+        )
+        assert made.status_code == 200
+        assert made.headers["access-control-allow-origin"] == origin
+        readable = {one.strip() for one in made.headers["access-control-expose-headers"].split(",")}
+        assert {"Content-Location", "Location", "X-Pagination-Total", "X-Pagination-Next", "X-Request-Id"} <= readable
+        lost = await ask(unguarded, "GET", f"{API}/threads/{uuid.uuid4()}", origin=origin)
+        assert (lost.status_code, lost.headers["access-control-allow-origin"]) == (404, origin)
 
 
-@pytest.mark.parametrize(
-    "origin", ["ftp://localhost", "http://localhost:99999", "http://localhost/", "http://[::1", "x"]
-)
-async def test_an_origin_that_is_malformed_is_foreign(unguarded: Service, origin: str) -> None:
-    assert (await ask(unguarded, "GET", f"{API}/ok", origin=origin)).status_code == 403
-    two = [("origin", FRONT_END), ("origin", EVIL), ("host", "localhost")]
-    assert (await unguarded.client.get(f"{API}/ok", headers=two)).status_code == 403
+async def test_an_origin_that_is_malformed_is_foreign(unguarded: Service) -> None:
+    for origin in ["ftp://localhost", "http://localhost:99999", "http://localhost/", "http://[::1", "x"]:
+        assert (await ask(unguarded, "GET", f"{API}/ok", origin=origin)).status_code == 403
+        two = [("origin", FRONT_END), ("origin", EVIL), ("host", "localhost")]
+        assert (await unguarded.client.get(f"{API}/ok", headers=two)).status_code == 403
 
 
 async def test_listed_names_and_origins_are_served_in_addition_to_those_of_this_machine(database_url: str) -> None:
@@ -160,29 +163,24 @@ async def test_listed_names_and_origins_are_served_in_addition_to_those_of_this_
             assert (answer.status_code, host, origin) == (status, host, origin)
 
 
-@pytest.mark.parametrize(
-    "site, mode, method, path, status",
-    [
+async def test_fetch_metadata_counts_where_a_browser_sends_no_origin(unguarded: Service) -> None:
+    for site, mode, method, path, status in [
         ("cross-site", "navigate", "GET", "/docs", 200),
         ("cross-site", "no-cors", "GET", f"{API}/ok", 403),
         ("cross-site", "navigate", "POST", f"{API}/threads", 403),
         ("same-site", "no-cors", "GET", f"{API}/ok", 200),
         ("same-origin", "cors", "GET", f"{API}/ok", 200),
         ("none", "navigate", "GET", f"{API}/ok", 200),
-    ],
-)
-async def test_fetch_metadata_counts_where_a_browser_sends_no_origin(
-    unguarded: Service, site: str, mode: str, method: str, path: str, status: int
-) -> None:
-    kind = {"content_type": "application/json"} if method == "POST" else {}
-    headers = {"sec_fetch_site": site, "sec_fetch_mode": mode, **kind}
-    if mode == "navigate":
-        headers["sec_fetch_dest"] = "document"
-    body = b"{}" if method == "POST" else b""
-    assert (await ask(unguarded, method, path, body, **headers)).status_code == status
-    if path != "/docs":
-        with_origin = await ask(unguarded, method, path, body, origin=FRONT_END, **headers)
-        assert with_origin.status_code == 200, "Origin is judged first"
+    ]:
+        kind = {"content_type": "application/json"} if method == "POST" else {}
+        headers = {"sec_fetch_site": site, "sec_fetch_mode": mode, **kind}
+        if mode == "navigate":
+            headers["sec_fetch_dest"] = "document"
+        body = b"{}" if method == "POST" else b""
+        assert (await ask(unguarded, method, path, body, **headers)).status_code == status
+        if path != "/docs":
+            with_origin = await ask(unguarded, method, path, body, origin=FRONT_END, **headers)
+            assert with_origin.status_code == 200, "Origin is judged first"
 
 
 async def test_handlers_of_the_operator_count_as_authentication(database_url: str, tmp_path: Any) -> None:
