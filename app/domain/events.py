@@ -15,7 +15,8 @@ UNCHANGED = msgspec.Raw()
 class RunStarted(msgspec.Struct, frozen=True, tag="started", omit_defaults=True):
     """The run was started; ``attempt`` counts from 1 and grows with each owner that resumes it.
 
-    ``subgraphs``: whether its stream names the subgraphs that events come from.
+    ``subgraphs``: whether its stream names the subgraphs that events come from. ``answered``: ids of the questions that
+    it brings answers to.
     """
 
     run_id: str
@@ -24,6 +25,7 @@ class RunStarted(msgspec.Struct, frozen=True, tag="started", omit_defaults=True)
     agent: str = ""
     input: msgspec.Raw = msgspec.Raw(b"null")
     subgraphs: bool = False
+    answered: tuple[str, ...] = ()
 
 
 class CheckpointPosition(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -19,6 +19,10 @@ async def test_a_subgraph_asks_under_its_namespace_and_the_answer_goes_on(client
         assert child.graph_name == "child"
         assert child.trigger_call_id
         assert thread.interrupted
+        command = {"id": 1, "method": "agent.getTree", "params": {}}
+        tree: Any = await client.http.post(f"/threads/{thread.thread_id}/commands", json=command)
+        (node,) = tree["result"]["tree"]["children"]
+        assert node == {"namespace": child.namespace, "status": "interrupted", "graph_name": "child"}
         await thread.run.respond("yes")
         assert (await thread.output)["text"] == "draft published: yes"
         methods = set()

@@ -11,6 +11,7 @@ import httpx
 import pytest
 from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
+from langgraph_sdk.errors import ConflictError
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
@@ -101,6 +102,32 @@ async def test_every_channel_is_filled_and_a_stream_resumes_at_any_event(client:
         {"type": "tool_call", "id": calls[0]["id"], "name": "calculator", "args": {"expression": "12*(3+4)"}}
     ]
     assert [one["usage"]["total_tokens"] > 0 for one in said if one["event"] == "message-finish"] == [True, True]
+
+
+async def test_an_answer_is_told_to_every_client_and_a_late_one_is_refused(client: LangGraphClient) -> None:
+    thread_id, question, answer = "", "", dict[str, Any]()
+    edited = {"type": "edit", "edited_action": {"name": "calculator", "args": {"expression": "1+1"}}}
+    for decision, expression in ((edited, "1+1"), ({"type": "approve"}, "12*(3+4)")):
+        thread_id = (await client.threads.create())["thread_id"]
+        await client.runs.wait(thread_id, "careful", input=SUM)
+        asked = await events_of(client, thread_id)
+        (question,) = [
+            event["params"]["data"]["interrupt_id"] for event in asked if event["method"] == "input.requested"
+        ]
+        answer = {"interrupt_id": question, "namespace": [], "response": {"decisions": [decision]}}
+        assert (await command(client, thread_id, "input.respond", **answer))["type"] == "success"
+        events = await events_of(client, thread_id, since=asked[-1]["seq"])
+        assert [event["method"] for event in events[:2]] == ["lifecycle", "input.answered"]
+        assert events[1]["params"]["namespace"] == []
+        assert events[1]["params"]["data"] == {"interrupt_ids": [question]}
+        called = [event["params"]["data"] for event in events if event["method"] == "tools"]
+        assert [one["event"] for one in called] == ["tool-started", "tool-finished"]
+        assert called[0]["input"] == {"expression": expression}
+    late = await command(client, thread_id, "input.respond", **answer)
+    assert late["error"] == "no_such_interrupt"
+    assert f"{question!r} (it was answered" in late["message"]
+    with pytest.raises(ConflictError, match="it was answered"):
+        await client.runs.create(thread_id, "careful", command={"resume": {question: True}})
 
 
 async def command(client: LangGraphClient, thread_id: str, method: str, **params: Any) -> Any:

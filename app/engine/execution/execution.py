@@ -82,12 +82,14 @@ class Execution:
         """Announce to subscribers that the run has started."""
         claimed, events = self._claimed, self.writer.events
         attempt, run_id = claimed.attempt, str(claimed.run_id)
-        subgraphs = self.request.subgraphs
+        subgraphs, answered = self.request.subgraphs, self._past.answered
         if events.renderer.detailed:
             given = msgspec.Raw(encode(self.request.input))
-            events.stream(RunStarted(run_id, attempt, str(claimed.thread_id), claimed.agent, given, subgraphs))
+            events.stream(
+                RunStarted(run_id, attempt, str(claimed.thread_id), claimed.agent, given, subgraphs, answered)
+            )
         else:
-            events.stream(RunStarted(run_id, attempt, subgraphs=subgraphs))
+            events.stream(RunStarted(run_id, attempt, subgraphs=subgraphs, answered=answered))
         if claimed.crashed_mid_step:
             step = self.writer.writes.step + (not self._continues)  # the input is a step
             candidates = [first_message_id(claimed.run_id, epoch, step) for epoch in range(1, claimed.epoch)]

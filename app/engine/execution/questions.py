@@ -144,13 +144,14 @@ def recorded(interrupts: Sequence[Interrupt], shown: Sequence[Interrupt], reques
 class ResumeState(msgspec.Struct, frozen=True, kw_only=True):
     """What a resumed run must know: ``answers`` by key, open questions (``asked``: key → id), unresolved calls.
 
-    ``closed``: keys of questions that were open and no longer are. A run that ``branches`` off has no open question of
-    its own.
+    ``closed``: keys of questions that were open and no longer are; ``answered``: ids of those that this run answers. A
+    run that ``branches`` off has no open question of its own.
     """
 
     answers: dict[str, Any] = {}
     asked: dict[str, str] = {}
     closed: frozenset[str] = frozenset()
+    answered: tuple[str, ...] = ()
     branches: bool = False
     unresolved_calls: dict[str, list[UnresolvedCall]] = {}
 
@@ -176,6 +177,7 @@ async def load_resume_state(
     answers: dict[str, Any] = {}
     asked: dict[str, str] = {}
     closed: set[str] = set()
+    answered: set[str] = set()
     unresolved_calls: dict[str, list[UnresolvedCall]] = {}
     for row in rows:
         if row["is_call"]:
@@ -190,6 +192,12 @@ async def load_resume_state(
         if row["open"] or row["run_id"] == claimed.run_id:
             for name in {row["key"], row["id"]} & given.keys():
                 answers[row["key"]] = given[name]
+                answered.add(row["id"])
     return ResumeState(
-        answers=answers, asked=asked, closed=frozenset(closed), branches=branches, unresolved_calls=unresolved_calls
+        answers=answers,
+        asked=asked,
+        closed=frozenset(closed),
+        answered=tuple(sorted(answered)),
+        branches=branches,
+        unresolved_calls=unresolved_calls,
     )

@@ -69,6 +69,14 @@ class RunStreams:
         """
         return self._follow(tenant_id, run_id, START, EventView(self.send_budget, holder))
 
+    async def logged_events(self, tenant_id: UUID, run_id: UUID) -> AsyncGenerator[Event, None]:
+        """Yield the events of the run that are in its log now. Raises ``Unavailable``."""
+        logged = await self._log.open(tenant_id, run_id, START)
+        async with contextlib.aclosing(logged.events()) as batches:
+            async for batch in batches:
+                while batch.events:
+                    yield batch.events.popleft()
+
     async def _follow(
         self, tenant_id: UUID, run_id: UUID, after: EventId, view: RunView[Item]
     ) -> AsyncGenerator[Item, None]:

@@ -299,6 +299,10 @@ class RunService:
         """Yield a run's events from its start until it ends, in batches; an empty batch: the server is stopping."""
         return self._streams.follow_events(principal.tenant_id, run_id, holder=principal.holder)
 
+    def logged_events(self, principal: Principal, run_id: UUID) -> AsyncGenerator[Event, None]:
+        """Yield the events of a run that are in its log now. Raises ``Unavailable``."""
+        return self._streams.logged_events(principal.tenant_id, run_id)
+
     def values_before(self, principal: Principal, run_id: UUID) -> contextlib.AbstractAsyncContextManager[bytes | None]:
         """Load the values that a run started from as JSON (``RunStreams.values_before``)."""
         return self._streams.values_before(principal.tenant_id, run_id, principal.holder)

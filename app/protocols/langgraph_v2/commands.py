@@ -1,5 +1,6 @@
 """What the commands of the protocol do. A refused command is answered with an error code, not with an HTTP status."""
 
+import contextlib
 from collections.abc import Awaitable, Callable, Collection
 from typing import Any, NamedTuple, TypeVar
 from uuid import UUID
@@ -15,7 +16,8 @@ from app.features.threads.subgraphs import Place
 from app.infra.http.json_decoding import explain
 from app.protocols.gateway import OBSERVABLE, ProtocolGateway
 from app.protocols.langgraph_v2 import structs
-from app.protocols.langgraph_v2.projection import LIFECYCLE, first_seq
+from app.protocols.langgraph_v2.channels import ROOT
+from app.protocols.langgraph_v2.projection import LIFECYCLE, ThreadProjection, first_seq, graph_of
 from app.protocols.langgraph_v2.structs import Command, ErrorCode, Failure, ResponseMeta, Success
 from app.protocols.states import state_of
 from app.security.access.structs import Principal
@@ -120,7 +122,8 @@ class CommandHandler:
         unknown = [answer.interrupt_id for answer in given if answer.interrupt_id not in waiting]
         if unknown:
             known = f"it waits for {', '.join(waiting)}." if waiting else "it waits for no answer."
-            raise Refused("no_such_interrupt", f"The thread has no open interrupt {unknown[0][:100]!r}: {known}")
+            gone = f"{unknown[0][:100]!r} (it was answered, left behind or never asked)"
+            raise Refused("no_such_interrupt", f"The thread has no open interrupt {gone}: {known}")
         last = await self._last_run(caller)
         resume = {answer.interrupt_id: answer.response for answer in given}
         command = CommandBody(resume=resume, update=asked.update, goto=asked.goto)
@@ -197,15 +200,22 @@ class CommandHandler:
             run = await self._gateway.runs.get(caller.principal, caller.thread_id, asked.run_id)
         assistant = await self._gateway.assistants.get(caller.principal, run.assistant_id)
         waiting = await self._questions(caller)
-        status = "started" if run.status not in LIVE else "running"
-        if run.status not in LIVE:
-            status = LIFECYCLE.get(state_of(run.status, bool(waiting)), "failed")
-        tree = {
-            "namespace": [],
-            "status": status,
-            "graph_name": assistant.graph_id,
-            "metadata": {"run_id": run.run_id, "assistant_id": run.assistant_id},
-        }
+        status = "running" if run.status in LIVE else LIFECYCLE.get(state_of(run.status, bool(waiting)), "failed")
+        about = {"run_id": run.run_id, "assistant_id": run.assistant_id}
+        tree = {"namespace": [], "status": status, "graph_name": assistant.graph_id, "metadata": about}
+        lifecycles = ThreadProjection(1)
+        async with contextlib.aclosing(self._gateway.runs.logged_events(caller.principal, run.run_id)) as logged:
+            async for event in logged:
+                for _ in lifecycles.project(event):
+                    pass
+        nodes: dict[tuple[str, ...], dict[str, Any]] = {ROOT: tree}
+        for namespace in sorted(set(lifecycles.lifecycles) - {ROOT}):
+            nodes[namespace] = child = {
+                "namespace": namespace,
+                "status": lifecycles.lifecycles[namespace],
+                "graph_name": graph_of(namespace),
+            }
+            nodes[namespace[:-1]].setdefault("children", []).append(child)
         return {"tree": tree}, None
 
     async def _questions(self, caller: Caller) -> Collection[str]:

@@ -1,11 +1,11 @@
 """Messages as content blocks with a start, deltas and an end, and tool calls with theirs, in one namespace."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import msgspec
 
-from app.domain.events import Event, MessageDelta
+from app.domain.events import Ended, Event, Failed, MessageAdded, MessageDelta, Retracted, StepCommitted
 from app.domain.messages import Usage
 from app.protocols import parts
 from app.protocols.parts import Part, PartAssembler
@@ -34,22 +34,85 @@ class _OpenMessage:
         return self.blocks[block]
 
 
+class _Result(msgspec.Struct):
+    """The result of a tool call, as far as it names the call."""
+
+    tool_call_id: str | None = None
+
+
+def calls_of(values: bytes) -> dict[str, Any]:
+    """Return the arguments of the tool calls in a thread's values, by id."""
+    messages = msgspec.json.decode(values).get("messages")
+    found = [one for one in messages if isinstance(one, dict)] if isinstance(messages, list) else []
+    return {
+        str(call.get("id")): call.get("args")
+        for message in found
+        for call in message.get("tool_calls") or ()
+        if isinstance(call, dict)
+    }
+
+
 class ContentAssembler:
     """Turns the events of one namespace of a run, in order, into data of the channels messages and tools, as JSON.
 
     Every event of a message has its ``id``, as messages may be interleaved. A tool call starts when the answer of the
     model that makes it is committed. A message that no model has streamed is shown if it has a text.
+
+    The result of a call that an earlier run made waits for its step to be committed, which may have the call as a
+    person has edited it. ``earlier``: the arguments of such calls, by id.
     """
 
     def __init__(self) -> None:
+        self.earlier: Mapping[str, Any] = {}
+        self._results: list[MessageAdded] = []  # of calls that this run has not shown
         self._parts = PartAssembler()
         self._open: dict[str, _OpenMessage] = {}
         self._calls: dict[str, str] = {}  # message and name of each call that is being streamed
         self._called: set[str] = set()
         self._made: dict[str, parts.ToolCallEnd] = {}  # calls that have not started
 
+    def lacks(self, event: Event) -> bool:
+        """Whether ``event`` shows results of calls that this run has not made."""
+        if not isinstance(event, StepCommitted):
+            return bool(self._results)
+        made = {*self._called, *self._made}
+        for update in (event.updates, *event.others):
+            if b'"tool_call_id"' not in bytes(update):
+                continue
+            for channels in msgspec.json.decode(update, type=dict[str, Any]).values():
+                messages = channels.get("messages") if isinstance(channels, dict) else None
+                for message in messages if isinstance(messages, list) else [messages]:
+                    if isinstance(message, dict):
+                        made.update(call.call_id for call in parts.calls_in(message))
+                        if message.get("tool_call_id", "") not in {"", *made}:
+                            return True
+        return False
+
     def said(self, event: Event) -> Iterator[tuple[str, bytes]]:
         """Yield what ``event`` says, as (channel, data)."""
+        if isinstance(event, MessageAdded) and self._is_of_another_run(event):
+            self._results.append(event)
+            return
+        if isinstance(event, Failed | Ended):
+            yield from self._held()
+        yield from self._said(event)
+        if isinstance(event, StepCommitted):
+            yield from self._held()
+        elif isinstance(event, Retracted):
+            self._results.clear()
+
+    def _is_of_another_run(self, event: MessageAdded) -> bool:
+        if b'"tool_call_id"' not in bytes(event.message):
+            return False
+        call_id = msgspec.json.decode(event.message, type=_Result).tool_call_id
+        return bool(call_id) and call_id not in self._called and call_id not in self._made
+
+    def _held(self) -> Iterator[tuple[str, bytes]]:
+        results, self._results = self._results, []
+        for result in results:
+            yield from self._said(result)
+
+    def _said(self, event: Event) -> Iterator[tuple[str, bytes]]:
         node = getattr(event, "node", "")
         streamed = isinstance(event, MessageDelta)
         for part in self._parts.parts(event):
@@ -150,6 +213,8 @@ class ContentAssembler:
             self._called.add(part.call_id)
             made = self._made.get(part.call_id)
             given = {} if made is None else {"input": _call(made)["args"]}
+            if made is None and part.call_id in self.earlier:
+                given = {"input": self.earlier[part.call_id]}
             yield (
                 TOOLS,
                 _tool("tool-started", part.call_id, tool_name=part.name or (made.name if made else ""), **given),

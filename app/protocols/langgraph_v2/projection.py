@@ -4,7 +4,7 @@ The number of an event (``seq``) is the run's ordinal in the thread, times 2^32,
 run: the same in every process, live and in a replay.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -58,6 +58,11 @@ def position_of(seq: int) -> tuple[int, int]:
     return seq >> RUN_BITS, seq & ((1 << RUN_BITS) - 1)
 
 
+def graph_of(namespace: tuple[str, ...]) -> str:
+    """Return the name of the subgraph with ``namespace``: that of the node that runs it."""
+    return namespace[-1].partition(":")[0]
+
+
 class LateData:
     """Data with the values at ``checkpoint_id``, which each reader loads: the payload itself, or its members."""
 
@@ -78,12 +83,23 @@ class LateData:
         return head + encode(filled) + self._tail
 
 
+async def _no_calls() -> Mapping[str, Any]:
+    return {}
+
+
 class ThreadProjection:
-    """The events of one run, on a thread where it is number ``ordinal``. Implements ``Projection``."""
+    """The events of one run, on a thread where it is number ``ordinal``. Implements ``PreparedProjection``.
+
+    ``earlier_calls`` loads the arguments of the tool calls of earlier runs, by id. ``lifecycles``: the newest lifecycle
+    event of each namespace.
+    """
 
     stopping = b""
+    awaited: frozenset[type] = frozenset({StepCommitted, Failed, Ended})
 
-    def __init__(self, ordinal: int) -> None:
+    def __init__(self, ordinal: int, earlier_calls: Callable[[], Awaitable[Mapping[str, Any]]] = _no_calls) -> None:
+        self.lifecycles: dict[tuple[str, ...], str] = {}
+        self._earlier_calls = earlier_calls
         self._first = first_seq(ordinal)
         self._number = 0
         self._attempts = 0
@@ -96,6 +112,11 @@ class ThreadProjection:
         self._content = ContentAssembler()
         self._steps = StepsView(_TASKS)
         self._subgraphs: dict[tuple[str, ...], ContentAssembler] = {}
+
+    async def prepare(self, event: Event) -> None:
+        """Load the tool calls of earlier runs if ``event`` shows results of them."""
+        if not self._content.earlier and self._content.lacks(event):
+            self._content.earlier = await self._earlier_calls()
 
     def project(self, event: Event) -> Iterator[ProjectedFrame]:
         """Return the events of ``event``."""
@@ -173,8 +194,11 @@ class ThreadProjection:
         self._time = self._time or UUID(event.run_id).int >> 80  # UUIDv7 begins with milliseconds
         self._steps.render(event, _NO_VALUES)
         yield self._lifecycle(ROOT, "running", graph_name=event.agent, run_id=event.run_id)
+        if event.answered:
+            yield self._frame(Topic("input"), encode({"interrupt_ids": event.answered}), method="input.answered")
 
     def _lifecycle(self, namespace: tuple[str, ...], event: str, **more: Any) -> ProjectedFrame:
+        self.lifecycles[namespace] = event
         return self._frame(Topic("lifecycle", namespace), encode({"event": event, **more}))
 
     def _values(self, checkpoint_id: str) -> ProjectedFrame:
@@ -260,12 +284,12 @@ class ThreadProjection:
             path = namespace[:depth]
             if path not in self._subgraphs:
                 self._subgraphs[path] = ContentAssembler()
-                yield self._lifecycle(path, "started", graph_name=path[-1].partition(":")[0])
+                yield self._lifecycle(path, "started", graph_name=graph_of(path))
 
     def _close_subgraphs(self, how: str, **more: Any) -> Iterator[ProjectedFrame]:
         for namespace in reversed(list(self._subgraphs)):
             yield from self._said(_NOTHING_MORE, namespace)
-            yield self._lifecycle(namespace, how, graph_name=namespace[-1].partition(":")[0], **more)
+            yield self._lifecycle(namespace, how, graph_name=graph_of(namespace), **more)
         self._subgraphs.clear()
 
     def _ended(self, event: Ended) -> Iterator[ProjectedFrame]:

@@ -2,11 +2,15 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+import functools
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from typing import Any
 from uuid import UUID
 
+from app.base.offload import offload
 from app.protocols.gateway import ProtocolGateway
 from app.protocols.langgraph_v2.channels import Subscription, Topic
+from app.protocols.langgraph_v2.content import calls_of
 from app.protocols.langgraph_v2.projection import ThreadProjection, position_of
 from app.protocols.projection import ProjectedFrame
 from app.security.access.structs import Principal
@@ -17,6 +21,9 @@ REPLAYED_RUNS = 20
 CATCH_UP_SECONDS = 0.5
 """A stream of lifecycle and input alone reports a question so much later: ``langgraph_sdk`` ends the iterators of its
 other stream on such news, whatever that one has yet to bring. A WebSocket keeps its streams in step itself."""
+
+QUESTION = b"event: input.requested"
+"""How the frame of a question begins."""
 
 OPENED = b": open\r\n\r\n"
 """Begins a stream at once: clients wait for its headers before they continue."""
@@ -65,7 +72,14 @@ class ThreadEvents:
 
     def _frames(self, ordinal: int, run_id: UUID, after: int) -> AsyncGenerator[Sequence[ProjectedFrame], None]:
         wire = ("langgraph-v2", ordinal)
-        return self._gateway.projections.frames(self._principal, run_id, wire, lambda: ThreadProjection(ordinal), after)
+        calls = functools.partial(self._earlier_calls, run_id)
+        return self._gateway.projections.frames(
+            self._principal, run_id, wire, lambda: ThreadProjection(ordinal, calls), after
+        )
+
+    async def _earlier_calls(self, run_id: UUID) -> Mapping[str, Any]:
+        async with self._gateway.runs.values_before(self._principal, run_id) as values:
+            return {} if values is None else await offload(len(values), calls_of, values)
 
     async def _chunks(
         self, frames: Sequence[ProjectedFrame], run_id: UUID, subscription: Subscription
@@ -74,7 +88,7 @@ class ThreadEvents:
         for frame in frames:
             if not isinstance(frame.topic, Topic) or not subscription.wants(frame.topic):
                 continue
-            if frame.topic.channel == "input" and subscription.only_control and not self._keeps_step:
+            if subscription.only_control and not self._keeps_step and frame.data.startswith(QUESTION):
                 if small:
                     yield b"".join(small)
                     small = []
