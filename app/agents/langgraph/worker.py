@@ -59,7 +59,10 @@ START_SECONDS = 60.0
 """Time that a project's modules have to be imported."""
 RESTART_SECONDS = 0.25
 MAX_RESTART_SECONDS = 30.0
-"""Pause before a process that ended is started again; it doubles while processes end early."""
+"""Pause before a process that ended is started again; it doubles while processes end early and without a run.
+
+A run that ends its process is a suspect with few attempts, so it must not delay the runs of other graphs for longer.
+"""
 REQUEST_SECONDS = 20.0
 """Time for a drawing, or for values written to a state."""
 STOP_SECONDS = 2.0
@@ -270,16 +273,17 @@ class GraphWorker:
         pause = RESTART_SECONDS
         while True:
             started_at = time.monotonic()
-            await self._run_process()
-            if time.monotonic() - started_at > START_SECONDS:
+            had_runs = await self._run_process()
+            if had_runs or time.monotonic() - started_at > START_SECONDS:
                 pause = RESTART_SECONDS
                 beat()
             else:
                 pause = min(2 * pause, MAX_RESTART_SECONDS)
+            log.info("graph_worker_restarts", again_in=pause, folder=str(self.project.folder))
             await asyncio.sleep(pause)
 
-    async def _run_process(self) -> None:
-        """Run one process from its start to its end."""
+    async def _run_process(self) -> bool:
+        """Run one process from its start to its end; return whether it had runs then."""
         project = self.project
         with contextlib.ExitStack() as stack:
             ours, theirs = socket.socketpair()
@@ -300,13 +304,13 @@ class GraphWorker:
                 )
             except (FileNotFoundError, NotADirectoryError, PermissionError) as error:
                 self._broken(f"{project.python} cannot be started: {error.strerror}")
-                return
+                return False
             unused.pop_all()
         self._process = process
-        await self._serve(process, ours, status_reader)
+        return await self._serve(process, ours, status_reader)
 
-    async def _serve(self, process: asyncio.subprocess.Process, ours: socket.socket, status_reader: int) -> None:
-        """Route what ``process`` reports until it ends."""
+    async def _serve(self, process: asyncio.subprocess.Process, ours: socket.socket, status_reader: int) -> bool:
+        """Route what ``process`` reports until it ends; return whether it had runs then."""
         reader, writer = await asyncio.open_connection(sock=ours)
         self._connection = WorkerConnection(reader, writer)
         watching = self._tasks.start(self._watch_status(status_reader), name="status")
@@ -319,6 +323,7 @@ class GraphWorker:
             if isinstance(error, msgspec.DecodeError):
                 log.exception("graph_worker_protocol")
         finally:
+            had_runs = bool(self._runs)
             self._disconnected()
             watching.cancel()
             ending.cancel()
@@ -331,6 +336,7 @@ class GraphWorker:
                     f"{self.project.python} ended with code {code} before the graphs were loaded. Its output says why; "
                     "if langgraph is missing there, install it, or agent-service[langgraph]"
                 )
+        return had_runs
 
     def _broken(self, reason: str) -> None:
         self.graphs = {name: GraphDescription(error=reason) for name in self.project.graphs}
