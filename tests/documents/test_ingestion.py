@@ -123,6 +123,7 @@ async def test_an_ingestion_whose_server_is_killed_resumes_after_its_last_batch(
     assert found["chunks"] == len(chunks)
 
 
+@pytest.mark.timeout(120)  # paused in a transaction, it holds locks until the database ends it
 async def test_a_process_that_was_paused_past_its_lease_writes_nothing_twice(database_url: str, tmp_path: Path) -> None:
     with served_on(database_url, tmp_path) as zombie:
         document = await upload(zombie.base, LONG)

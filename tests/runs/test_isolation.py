@@ -76,7 +76,7 @@ async def test_a_run_whose_end_cannot_be_written_keeps_no_lease(
     monkeypatch.setattr(Journal, "write", write)
     async with engine_on(database, SteeredAgent("steered", work), sweeping=True) as engine:
         run = await engine.begin("x", agent="steered")
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(40):
             await engine.streams.ended(TENANT, run.thread_id, run.run_id)
     (row,) = await fetch(database, "select status, reason, attempts, epoch from runs")
     if failures == 2:
