@@ -26,6 +26,8 @@ from app.server.worker_renewal import CHECK_SECONDS, ReplacementPolicy
 INTERRUPTED = 130
 SHUTDOWN_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 MAX_BACK_OFF = 30.0
+MAX_READY_BACK_OFF = 1.0
+"""Longest pause before the restart of a worker that was ready: runs that end their process must not keep others out."""
 MIN_UPTIME = 10.0
 """Uptime in seconds below which the restart of a worker backs off exponentially."""
 
@@ -279,7 +281,8 @@ class ParentProcess:
         """Schedule a restart with exponential backoff for the slot of ``worker``; return the seconds until then."""
         shorter = self._back_off.get(worker.slot, 0.0)
         lived = time.monotonic() - worker.started_at
-        wait = 0.0 if worker.ready and lived > MIN_UPTIME else min(MAX_BACK_OFF, shorter * 2 or 0.5)
+        longest = MAX_READY_BACK_OFF if worker.ready else MAX_BACK_OFF
+        wait = 0.0 if worker.ready and lived > MIN_UPTIME else min(longest, shorter * 2 or 0.5)
         self._back_off[worker.slot] = wait
         self._due[worker.slot] = time.monotonic() + wait
         return wait

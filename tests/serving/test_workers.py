@@ -1,6 +1,7 @@
 """Workers start, crash and are restarted."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -39,13 +40,13 @@ def test_connections_wait_for_the_successor_of_a_crashed_worker(start: Start) ->
     assert program.get("/pid")["pid"] not in {first, program.process.pid}
 
 
-def test_repeated_crashes_back_off(start: Start) -> None:
+def test_repeated_crashes_back_off_and_keep_connections_waiting_for_a_second_at_most(start: Start) -> None:
     program = start()
-    for count in (1, 2):
+    for count in (1, 2, 3):
         program.workers(count)
         crash(program)
-    waits = until(lambda: [line for line in program.output() if "worker_lost" in line][1:])
-    assert '"again_in": 1.0' in waits[0]
+    lost = until(lambda: [line for line in program.output() if "worker_lost" in line][2:] and program.output())
+    assert [json.loads(line)["again_in"] for line in lost if "worker_lost" in line] == [0.5, 1.0, 1.0]
 
 
 def test_a_worker_that_gets_sigterm_drains_and_is_replaced(start: Start) -> None:
