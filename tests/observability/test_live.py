@@ -147,13 +147,17 @@ async def test_what_rules_and_dashboard_name_is_on_the_page_of_a_running_server(
 
 
 class Prometheus:
-    """A real one, that scrapes ``port`` each second and knows our rules."""
+    """A real one, that scrapes ``port`` and evaluates our rules each second."""
 
     def __init__(self, folder: Path, port: int) -> None:
         self.port = free_port()
         config = yaml.safe_load((DEPLOY / "prometheus" / "prometheus.yml").read_text())
         config["global"] = {"scrape_interval": "1s", "scrape_timeout": "1s", "evaluation_interval": "1s"}
-        config["rule_files"] = [str(DEPLOY / "prometheus" / name) for name in config["rule_files"]]
+        for name in config["rule_files"]:
+            rules = yaml.safe_load((DEPLOY / "prometheus" / name).read_text())
+            for group in rules["groups"]:
+                group["interval"] = "1s"
+            (folder / name).write_text(yaml.safe_dump(rules))
         ours, own = config["scrape_configs"]
         del ours["dns_sd_configs"]
         ours["static_configs"] = [{"targets": [f"127.0.0.1:{port}"]}]
