@@ -162,6 +162,9 @@ RESULT = {"type": "tool", "id": "t", "tool_call_id": "c", "name": "add", "conten
 
 STEP = StepCommitted(1, CHECKPOINT, raw({"agent": {"messages": [{"type": "ai", "id": "m", "content": "So"}]}}), "agent")
 
+ASKS = {"type": "ai", "id": "m", "content": "", "tool_calls": [{"id": "c", "name": "add", "args": {}}]}
+CALLED = StepCommitted(1, CHECKPOINT, raw({"agent": {"messages": [ASKS]}}), "agent")
+
 SAMPLES: dict[Piece, tuple[list[Event], Event]] = {
     Piece.START: ([], STARTED),
     Piece.INPUT: ([STARTED], InputApplied(CHECKPOINT)),
@@ -169,7 +172,7 @@ SAMPLES: dict[Piece, tuple[list[Event], Event]] = {
     Piece.REASONING: ([STARTED], delta(reasoning="Hm")),
     Piece.TOOL_CALL: ([STARTED], CALL),
     Piece.MESSAGE_END: ([STARTED, delta("So")], delta(last=True)),
-    Piece.TOOL_RESULT: ([STARTED], MessageAdded("tools", 1, raw(RESULT))),
+    Piece.TOOL_RESULT: ([STARTED, CALLED], MessageAdded("tools", 1, raw(RESULT))),
     Piece.CUSTOM: ([STARTED], Custom(raw(1))),
     Piece.STEP: ([STARTED, delta("So", last=True)], STEP),
     Piece.SUBGRAPH: ([STARTED], SubgraphOutput("values", "inner", raw({}))),
