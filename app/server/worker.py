@@ -46,6 +46,10 @@ POLL_SECONDS = 1.0
 """Interval at which a retiring worker counts its client connections: several system calls for each."""
 
 
+SETTLE_SECONDS = 0.1
+"""Time for connections that were being accepted, and for their requests, once a server has stopped accepting."""
+
+
 class Application(Protocol):
     """An ASGI application (HTTP only, no lifespan events) with its lifecycle; one instance per worker.
 
@@ -179,9 +183,7 @@ class _Worker:
 
         Each connection is closed with its next response; an idle one by Granian's keep-alive timeout or by the client.
         """
-        self._app.closing = True
-        for server in (*self._servers.values(), *([self._metrics] if self._metrics else [])):
-            server.stop_accepting()
+        await self._stop_accepting()
         await self._application.retire()
         deadline = time.monotonic() + LINGER_SECONDS
         port = self._context.listener.getsockname()[1]
@@ -192,13 +194,22 @@ class _Worker:
 
     async def close(self, by: float) -> None:
         """Stop the servers; responses in progress have until ``by``, and at most ``CLOSE_SECONDS``."""
-        self._app.closing = True
-        for server in (*self._servers.values(), *([self._metrics] if self._metrics else [])):
+        await self._stop_accepting()
+        for server in self._all_servers():
             server.stop()  # type: ignore[no-untyped-call]
         # an incomplete request head keeps Granian waiting for the rest
         seconds = max(0.1, min(CLOSE_SECONDS, by - time.monotonic()))
         if self._serving:
             await asyncio.wait(self._serving, timeout=seconds)
+
+    async def _stop_accepting(self) -> None:
+        self._app.closing = True
+        for server in self._all_servers():
+            server.stop_accepting()
+        await asyncio.sleep(SETTLE_SECONDS)
+
+    def _all_servers(self) -> list[GranianServer]:
+        return [*self._servers.values(), *([self._metrics] if self._metrics else [])]
 
     def _start(self, server: "GranianServer") -> "GranianServer":
         task = self.tasks.start(server.serve(), name="granian")

@@ -65,9 +65,11 @@ class Program:
         return connection
 
     def get(self, path: str) -> dict[str, Any]:
-        """Return the JSON body of a GET."""
+        """Return the JSON body of a GET. Raises ``ValueError`` if the answer has none."""
         with self.send(b"GET %b HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n" % path.encode()) as connection:
             text = read_all(connection)
+        if b"{" not in text:
+            raise ValueError(f"no JSON in the answer {text!r}")
         body: dict[str, Any] = json.loads(text[text.index(b"{") : text.rindex(b"}") + 1])
         return body
 
