@@ -76,10 +76,10 @@ TREE = {"anyOf": [{"properties": {"x": {"$ref": "#/$defs/n"}}, "required": [name
 )
 def test_a_schema_that_takes_too_long_to_check_is_refused(schema: dict[str, Any]) -> None:
     text = msgspec.json.encode(schema)
-    began = time.process_time()
+    began = time.thread_time()
     with pytest.raises(ValueError, match="takes too long"):
         JsonSchema(msgspec.json.decode(text))
-    assert time.process_time() - began < 0.5
+    assert time.thread_time() - began < 0.5
 
 
 def ladder(kinds: int, levels: int, key: str) -> dict[str, Any]:
@@ -107,18 +107,18 @@ def ladder(kinds: int, levels: int, key: str) -> dict[str, Any]:
 )
 def test_a_value_that_takes_too_long_to_check_is_an_error_of_its_own(schema: dict[str, Any], value: Any) -> None:
     compiled = JsonSchema(schema)
-    began = time.process_time()
+    began = time.thread_time()
     with pytest.raises(CheckTooExpensive, match="takes too long to check: give a smaller or flatter value"):
         compiled.problems(value)
-    assert time.process_time() - began < 0.2  # a tenth of it alone on the machine
+    assert time.thread_time() - began < 0.2  # a tenth of it alone on the machine
 
 
 def test_alternatives_that_the_value_contradicts_are_not_entered() -> None:
     schema = JsonSchema({"$ref": "#/$defs/n", "$defs": {"n": TREE}})
-    began = time.process_time()
+    began = time.thread_time()
     assert schema.problems(nested(4))[0].message.startswith("{")
     assert schema.problems(nested(40))
-    assert time.process_time() - began < 0.3
+    assert time.thread_time() - began < 0.3
 
 
 def kinds(count: int, key: str, **more: Any) -> dict[str, Any]:
@@ -137,11 +137,11 @@ def tree(depth: int, op: str, leaf: Any = 1) -> Any:
 def test_recursive_unions_of_many_kinds_are_checked(count: int, key: str) -> None:
     for more in ({}, {"required": ["op"]}):
         schema = JsonSchema(kinds(count, key, **more))
-        began = time.process_time()
+        began = time.thread_time()
         assert schema.problems(tree(7, f"op{count - 1}")) == []
         assert schema.problems(tree(4, "op1", leaf=[]))
         assert schema.problems(tree(4, "none"))
-        assert time.process_time() - began < 0.5
+        assert time.thread_time() - began < 0.5
 
 
 def test_kinds_that_name_each_other_are_checked() -> None:
@@ -204,9 +204,9 @@ def test_a_guard_changes_no_verdict() -> None:
 @pytest.mark.parametrize("pattern", [r"^(a+)+$", r"^(?=(a|aa)+$)(a+)+\\1$"])
 def test_a_pattern_does_not_backtrack_for_long(pattern: str) -> None:
     schema = JsonSchema({"pattern": pattern})
-    began = time.process_time()
+    began = time.thread_time()
     assert schema.problems("a" * 5000 + "!")
-    assert time.process_time() - began < 0.1
+    assert time.thread_time() - began < 0.1
 
 
 def test_schemas_as_people_write_them_are_used() -> None:

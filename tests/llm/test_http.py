@@ -73,7 +73,7 @@ async def test_an_endless_answer_hits_the_total_timeout(provider: FakeProvider) 
     began = asyncio.get_running_loop().time()
     recording = await record_events(adapter(OPENAI, client, endpoint(provider, OPENAI)))
     assert type(recording.error) is ModelTimeout
-    assert asyncio.get_running_loop().time() - began < 1.5
+    assert asyncio.get_running_loop().time() - began < 10  # of an answer without an end
     await client.aclose()
 
 

