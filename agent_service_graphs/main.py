@@ -18,7 +18,7 @@ from typing import Any
 from agent_service_graphs.describing import described, drawn
 from agent_service_graphs.imports import ImportedThread
 from agent_service_graphs.loading import BrokenGraph, GraphSource, keep_whole_values
-from agent_service_graphs.runs import GraphRun, failure, server_runtime
+from agent_service_graphs.runs import GraphRun, configurable_of, failure, server_runtime, user_of
 from agent_service_graphs.stalls import POLL_SECONDS, StallWatch
 from agent_service_graphs.state import read_states, write_state
 from agent_service_graphs.stored_values import StoredValues
@@ -133,13 +133,13 @@ class Worker:
             async with source.open(
                 {"configurable": {}}, lambda: server_runtime("assistants.read", None, None)
             ) as graph:
-                return described(graph)
+                return {**described(graph), "is_factory": source.is_factory}
         except BrokenGraph:
             raise
         except Exception as error:
             if not source.is_factory:
                 raise
-            return {"undescribed": _reason(source.code, error)}
+            return {"undescribed": _reason(source.code, error), "is_factory": True}
 
     async def _answer(self, message: dict[str, Any], work: Coroutine[Any, Any, dict[str, Any]]) -> None:
         """Answer a request of the engine with the result of ``work``, or with its error."""
@@ -170,8 +170,8 @@ class Worker:
         return thread.add(stored) if values is None else {"differences": thread.differences(stored, values)}
 
     async def _shape(self, message: dict[str, Any]) -> dict[str, Any]:
-        config = {"configurable": message["configurable"]}
-        async with self._source(message).open(config, lambda: server_runtime("assistants.read", None, None)) as graph:
+        config, user = {"configurable": configurable_of(message["configurable"], {})}, user_of(message["configurable"])
+        async with self._source(message).open(config, lambda: server_runtime("assistants.read", user, None)) as graph:
             return {**described(graph), "graph": drawn(graph, message["xray"])}
 
 

@@ -70,6 +70,12 @@ def user_of(configurable: dict[str, Any]) -> User | None:
     return User({"identity": identity, "permissions": []}) if identity else None
 
 
+def configurable_of(given: dict[str, Any], ids: dict[str, Any]) -> dict[str, Any]:
+    """Return the ``configurable`` that a project sees: what is ``given``, with the user in LangGraph's form."""
+    user = user_of(given)
+    return {**given, **ids} if user is None else {**given, **ids, "langgraph_auth_user": user}
+
+
 def server_runtime(access: Any, user: User | None, store: Any, context: Any = None) -> Any:
     """Return the ``ServerRuntime`` that a graph's factory gets."""
     from langgraph_sdk import runtime as sdk
@@ -154,7 +160,7 @@ class GraphRun:
         user = user_of(asked["configurable"])
         store = EngineStore(self._connection, self._number)
         given = asked["context"] or None
-        config = self._config(user)
+        config = self._config()
 
         async with self._source.open(config, lambda: server_runtime("threads.create_run", user, store, given)) as graph:
             self._graph = graph
@@ -178,14 +184,11 @@ class GraphRun:
             return {"status": "interrupted", "interrupts": [_asked(one) for one in self._interrupts.values()]}
         return {"status": "paused" if self._paused else "done"}
 
-    def _config(self, user: User | None) -> dict[str, Any]:
+    def _config(self) -> dict[str, Any]:
         asked = self._asked
         ids = {name: asked[name] for name in ("thread_id", "run_id", "assistant_id", "graph_id")}
-        configurable = {**asked["configurable"], **ids, "checkpoint_ns": ""}
-        if user is not None:
-            configurable["langgraph_auth_user"] = user
         config: dict[str, Any] = {
-            "configurable": configurable,
+            "configurable": configurable_of(asked["configurable"], {**ids, "checkpoint_ns": ""}),
             "metadata": {**asked["metadata"], **ids},
             "tags": asked["tags"],
             "run_id": UUID(asked["run_id"]),

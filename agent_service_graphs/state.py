@@ -10,7 +10,7 @@ from agent_service_graphs.checkpoints import Answers, Document, Record
 from agent_service_graphs.describing import next_nodes, public_channels, result_channel, serializer
 from agent_service_graphs.loading import Graph, GraphSource
 from agent_service_graphs.projection import json_of, value_of
-from agent_service_graphs.runs import CHECKPOINTER, server_runtime, user_of
+from agent_service_graphs.runs import CHECKPOINTER, configurable_of, server_runtime, user_of
 from agent_service_graphs.saver import RunSaver
 
 CHECKPOINT = "checkpoint_id"
@@ -25,7 +25,7 @@ async def write_state(source: GraphSource, asked: dict[str, Any]) -> dict[str, A
     namespace = asked["namespace"]
     user = user_of(asked["configurable"])
     ids = {"thread_id": asked["thread_id"], "graph_id": asked["graph_id"], "checkpoint_ns": ""}
-    config: dict[str, Any] = {"configurable": {**asked["configurable"], **ids}}
+    config: dict[str, Any] = {"configurable": configurable_of(asked["configurable"], ids)}
     found: dict[str, Any] = {}
     async with source.open(config, lambda: server_runtime("threads.update", user, None)) as graph:
         public, result = public_channels(graph), result_channel(graph)
@@ -57,7 +57,7 @@ async def read_states(source: GraphSource, asked: dict[str, Any]) -> list[bytes]
     """
     namespace, user = asked["namespace"], user_of(asked["configurable"])
     ids = {"thread_id": asked["thread_id"], "graph_id": asked["graph_id"], "checkpoint_ns": ""}
-    config: dict[str, Any] = {"configurable": {**asked["configurable"], **ids}}
+    config: dict[str, Any] = {"configurable": configurable_of(asked["configurable"], ids)}
     found: list[bytes] = []
     async with source.open(config, lambda: server_runtime("threads.read", user, None)) as graph:
         owner, serde = _graph_at(graph, namespace), serializer(graph)

@@ -15,15 +15,8 @@ import pytest
 from langgraph.pregel.remote import RemoteGraph
 from langgraph_sdk.client import LangGraphClient, RunsClient
 
-from app.agents.langgraph.agent import GraphAgent
-from app.agents.langgraph.store import GraphStore
-from app.agents.langgraph.worker import GraphProject, GraphWorker
-from app.agents.port import RunConfig
-from app.agents.testing import FakeRunContext
 from app.engine.structs import RunCreate
-from tests.graphs.conftest import PROJECT
 from tests.graphs.test_execution import effects, new_thread
-from tests.graphs.test_recovery import NoStore
 from tests.journeys.conftest import Served
 
 pytestmark = pytest.mark.timeout(150)
@@ -332,20 +325,6 @@ async def test_a_graph_with_callbacks_that_cannot_be_copied_is_run_and_read(
     await client.threads.update_state(thread, {"messages": []}, as_node="say")
     assert {node["id"] for node in (await client.assistants.get_graph("with_callbacks"))["nodes"]} >= {"say"}
     assert effects(hosted, thread).count("started-say") >= 2, "the callback is called in each run"
-
-
-async def test_each_run_gets_a_graph_made_for_its_user() -> None:
-    worker = GraphWorker(GraphProject(graphs={"personal": "./personal.py:personal"}, folder=PROJECT))
-    worker.start()
-    try:
-        await worker.wait()
-        graph = GraphAgent("personal", worker, GraphStore(NoStore(), NoStore()), seconds=60)
-        for user in ("ann", "bob"):
-            context = FakeRunContext(config=RunConfig(configurable={"langgraph_auth_user_id": user}))
-            await context.play(graph, {})
-            assert context.state.get("seen") == ["threads.create_run", user]
-    finally:
-        await worker.aclose()
 
 
 async def test_a_question_of_protocol_v2_has_its_payload(client: LangGraphClient, hosted: Served) -> None:

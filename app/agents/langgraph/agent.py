@@ -113,7 +113,7 @@ class GraphAgent:
         """
         self._check()
         known = self._graph
-        if not configurable and not xray:
+        if not xray and not (configurable and known.is_factory):
             return GraphShape(graph=known.graph, schemas=known.schemas, subgraphs=known.subgraphs)
         try:
             found = await self._worker.request("shape", graph_id=self.name, configurable=configurable, xray=xray)

@@ -39,7 +39,8 @@ def holds_graph(state: State) -> bool:
 class GraphDescription(msgspec.Struct, kw_only=True):
     """What a graph looks like from outside, or the ``error`` that keeps it from being used.
 
-    ``undescribed``: why its factory could not make it without a run, whose settings it may need.
+    ``is_factory``: a function makes it for each use; ``undescribed``: why it could not without a run, whose settings it
+    may need.
     """
 
     nodes: list[str] = []
@@ -49,6 +50,7 @@ class GraphDescription(msgspec.Struct, kw_only=True):
     tools: list[ToolDescription] = []
     description: str = ""
     error: str = ""
+    is_factory: bool = False
     undescribed: str = ""
 
 

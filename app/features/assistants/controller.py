@@ -9,6 +9,7 @@ from litestar.params import FromPath, FromQuery, JSONBody
 
 from app.agents.port import GraphShape, ToolDescription, WithSubgraphs, WithTools
 from app.base.errors import Invalid
+from app.domain.caller import AUTH_NAMES
 from app.features.access.guard import ADDS_NOTHING, READS, WRITES, CurrentPrincipal
 from app.features.access.idempotency import key_in
 from app.features.assistants.service import AssistantService
@@ -151,9 +152,11 @@ class AssistantsController(Controller):
 async def _shape(
     assistants: AssistantService, principal: Principal, named: str, xray: bool | int = False
 ) -> GraphShape:
-    """Return the shape of an assistant's graph: a function makes it from the assistant's configuration."""
+    """Return the shape of an assistant's graph, which a function may make from its configuration for the caller."""
     agent, _ = await assistants.agent(principal, named)
     if not isinstance(agent, WithSubgraphs):
         return GraphShape(graph=agent.graph(), schemas=agent.schemas())
     about = await assistants.get(principal, assistants.id_of(named))
-    return await agent.shape(about.config.get("configurable") or {}, xray)
+    configurable = about.config.get("configurable") or {}
+    settings = {name: value for name, value in configurable.items() if name not in AUTH_NAMES}
+    return await agent.shape({**settings, **principal.configurable()}, xray)
