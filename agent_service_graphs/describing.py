@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -77,7 +78,12 @@ def has_default_context(graph: Graph) -> bool:
 
 def serializer(graph: Graph) -> JsonPlusSerializer:
     """Return LangGraph's serialiser, which reads the types in the graph's schemas and a short list of safe ones."""
-    allowed = getattr(graph, "_serde_allowlist", None) or set()
+    return _serializer(frozenset(getattr(graph, "_serde_allowlist", None) or ()))
+
+
+@functools.lru_cache(maxsize=256)
+def _serializer(allowed: frozenset[tuple[str, ...]]) -> JsonPlusSerializer:
+    """Return the serialiser that reads the types ``allowed``: made once, not in each run."""
     return JsonPlusSerializer(allowed_msgpack_modules=None).with_msgpack_allowlist(allowed)
 
 

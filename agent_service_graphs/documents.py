@@ -46,7 +46,7 @@ class Codec:
     """Exact forms of values, by the serialiser of LangGraph with an allow-list of types."""
 
     def __init__(self, serde: SerializerProtocol) -> None:
-        self._serde = serde
+        self.serde = serde
 
     def dump(self, value: Any, channel: str) -> list[str]:
         """Return type and base64 text. Raises ``CannotStore`` for a value that could not be read again.
@@ -54,8 +54,8 @@ class Codec:
         An exception is stored as its text, which is what LangGraph reads of it.
         """
         try:
-            kind, body = self._serde.dumps_typed(value)
-            again = value if isinstance(value, BaseException) else self._serde.loads_typed((kind, body))
+            kind, body = self.serde.dumps_typed(value)
+            again = value if isinstance(value, BaseException) else self.serde.loads_typed((kind, body))
         except Exception as error:
             raise CannotStore(
                 f"The value of channel {channel!r} cannot be stored: {type(error).__name__}: {error}. "
@@ -71,7 +71,7 @@ class Codec:
 
     def load(self, stored: list[str]) -> Any:
         """Return the value of ``dump``'s result."""
-        return self._serde.loads_typed((stored[0], base64.b64decode(stored[1])))
+        return self.serde.loads_typed((stored[0], base64.b64decode(stored[1])))
 
 
 class ChannelStore:

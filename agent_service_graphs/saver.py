@@ -8,6 +8,7 @@ run does not have in memory, older checkpoints and other threads, goes through `
 from __future__ import annotations
 
 import asyncio
+import inspect
 import threading
 from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any
@@ -56,7 +57,7 @@ class RunSaver(BaseCheckpointSaver[int]):
 
         ``unreported``: sources of checkpoints that the engine has a checkpoint of already.
         """
-        super().__init__(serde=None)
+        super().__init__(serde=document.codec.serde)
         self._unreported = unreported
         self.document = document
         self._threads = threads
@@ -64,6 +65,10 @@ class RunSaver(BaseCheckpointSaver[int]):
         self._on_step, self._on_change = on_step, on_change
         self._loop = asyncio.get_running_loop()
         self._thread = threading.get_ident()
+
+    def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> RunSaver:
+        """Return this checkpointer: LangGraph asks in each run, and the document's serialiser has the graph's types."""
+        return self
 
     def _is_own(self, at: Mapping[str, Any]) -> bool:
         return self._threads is None or str(at["thread_id"]) == self._threads.own
@@ -323,6 +328,10 @@ class RunSaver(BaseCheckpointSaver[int]):
         at = config["configurable"]
         kept = {"thread_id": at["thread_id"], "checkpoint_ns": at.get("checkpoint_ns", "")}
         return {"configurable": {**kept, "checkpoint_id": checkpoint_id}}
+
+
+# LangGraph inspects this method in each run; a signature that it finds here is not worked out again
+RunSaver.aput_writes.__signature__ = inspect.signature(RunSaver.aput_writes)  # type: ignore[attr-defined]
 
 
 async def _nothing() -> AsyncIterator[CheckpointTuple]:
