@@ -97,12 +97,12 @@ KNOWN_BUGS = {
     ),
     ("Aegra", 245): Bug(
         "The first run after a start got a graph that its function had made without the user.",
-        (f"{HERE}test_each_run_gets_a_graph_made_for_its_user",),
+        ("tests/graphs/test_users.py::test_factories_and_nodes_know_the_user_of_a_key",),
     ),
     ("Aegra", 251): Bug(
         "The same: functions that make graphs were called at the start, and their graphs were kept.",
         (
-            f"{HERE}test_each_run_gets_a_graph_made_for_its_user",
+            "tests/graphs/test_users.py::test_factories_and_nodes_know_the_user_of_a_key",
             f"{GRAPHS}test_hosted.py::test_a_factory_may_need_what_only_a_run_gives_it",
         ),
     ),
