@@ -21,8 +21,10 @@ from agent_service_graphs.documents import (
     CannotStore,
     ChannelStore,
     Codec,
+    ShownChannels,
     checkpoint_of,
     head_of,
+    shown_change,
 )
 from agent_service_graphs.invocations import Invocations
 from agent_service_graphs.projection import json_of, value_of
@@ -30,6 +32,8 @@ from agent_service_graphs.stored_values import Change, StoredValues
 
 COUNTERS = "counters_since_delta_snapshot"
 """The metadata that counts the updates of channels which this checkpoint does not hold (LangGraph's DeltaChannel)."""
+
+ALL_SHOWN = ShownChannels()
 
 BRANCHING = frozenset({"fork", "update"})
 """Sources of checkpoints at which a branch may begin. They count as steps, though no node has run."""
@@ -102,15 +106,13 @@ class Document:
         values: Mapping[str, Any],
         run_id: str,
         serde: SerializerProtocol,
-        public: Sequence[str] | None,
-        result: str = "",
+        shown: ShownChannels = ALL_SHOWN,
     ) -> None:
-        """``public``: as in ``ChannelStore``. ``result``: the channel that is all that clients see."""
         self.lock = threading.RLock()
         self.values = values if isinstance(values, StoredValues) else StoredValues(values)
         self.codec = Codec(serde)
-        self.channels = ChannelStore(self.codec, public)
-        self._result = result
+        self.channels = ChannelStore(self.codec, shown.public)
+        self._result, self._initial = shown.result, shown.initial
         self._shown: list[str] = []
         self.run_id = run_id
         self.root: Record | None = None
@@ -193,6 +195,9 @@ class Document:
         values = {name: value.value if name in self._snapshots else value for name, value in values.items()}
         self._changes.update(self.channels.changes(values, changed, self.touched))
         self.touched.clear()
+        for name in self._initial.keys() - values.keys():
+            if name not in self.values or self._changes.get(name, ()) is None:
+                self._changes[name] = shown_change(self._initial[name])
         if self._result in values:
             shown = members_of(values[self._result])
             self._changes.update({name: None for name in self._shown if name not in shown})

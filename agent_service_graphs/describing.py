@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -9,12 +10,14 @@ from typing import Any
 from langgraph.channels import EphemeralValue, LastValue
 from langgraph.checkpoint.base import Checkpoint
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
+from langgraph.errors import EmptyChannelError
 from langgraph.pregel import Pregel
 from langgraph.types import Send
 from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
 from typing_extensions import TypedDict, get_type_hints, is_typeddict
 
+from agent_service_graphs.documents import ShownChannels
 from agent_service_graphs.projection import json_of, value_of
 from agent_service_graphs.tool_classes import APPROVAL, CLASS, CLASSES
 
@@ -50,16 +53,17 @@ def _is_available(graph: Graph, channel: str, value: Any) -> bool:
     return type(spec) in ALWAYS_AVAILABLE or bool(spec.from_checkpoint(value).is_available())  # type: ignore[union-attr]
 
 
-def public_channels(graph: Graph) -> list[str]:
-    """Return the channels that clients see as the thread's values."""
+def shown_channels(graph: Graph) -> ShownChannels:
+    """Return what clients see of the channels of ``graph``."""
     names = graph.stream_channels_asis
-    return [] if isinstance(names, str) else list(names)
-
-
-def result_channel(graph: Graph) -> str:
-    """Return the channel whose value is all that clients see, as for entry points; empty if there is none."""
-    names = graph.stream_channels_asis
-    return names if isinstance(names, str) else ""
+    if isinstance(names, str):
+        return ShownChannels([], names)
+    initial: dict[str, Any] = {}
+    for name in names:
+        channel: Any = graph.channels[name]
+        with contextlib.suppress(EmptyChannelError):
+            initial[name] = channel.get()
+    return ShownChannels(list(names), initial=initial)
 
 
 def has_default_context(graph: Graph) -> bool:

@@ -11,7 +11,8 @@ import base64
 import operator
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from langgraph.checkpoint.base import Checkpoint
 from langgraph.checkpoint.serde.base import SerializerProtocol
@@ -74,11 +75,24 @@ class Codec:
         return self.serde.loads_typed((stored[0], base64.b64decode(stored[1])))
 
 
+class ShownChannels(NamedTuple):
+    """What clients see of a graph's channels, as the values of a thread.
+
+    ``public``: the channels (None: as stored, and new ones unless their names are internal). ``result``: the channel
+    whose value is all that they see, as for entry points, if there is one. ``initial``: values of public channels to
+    which nothing was written.
+    """
+
+    public: Collection[str] | None = None
+    result: str = ""
+    initial: Mapping[str, Any] = MappingProxyType({})
+
+
 class ChannelStore:
     """Turns channel values into changes. Remembers the lists it has stored, to send only what is new in them."""
 
     def __init__(self, codec: Codec, public: Collection[str] | None) -> None:
-        """``public``: channels that clients see (None: as stored, and new ones unless their names are internal)."""
+        """``public``: as in ``ShownChannels``."""
         self._codec = codec
         self._public = None if public is None else set(public)
         self._keys: dict[str, str] = {}
@@ -163,6 +177,11 @@ class ChannelStore:
             if self.key(channel) != channel:
                 found[self.key(channel)] = None
         return kind, found
+
+
+def shown_change(value: Any) -> Change:
+    """Return the change that shows ``value``, which is no channel's, as lists and other values are stored."""
+    return ["s", 0, [*map(json_of, value)]] if type(value) is list else ["v", json_of(value)]
 
 
 def _unchanged(known: list[Any], value: list[Any], touched: AbstractSet[int]) -> int:

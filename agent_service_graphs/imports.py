@@ -13,7 +13,7 @@ from langgraph.checkpoint.serde.types import TASKS
 from langgraph.checkpoint.serde.types import _DeltaSnapshot as Snapshot
 
 from agent_service_graphs.checkpoints import COUNTERS, Document, Record
-from agent_service_graphs.describing import Graph, next_nodes, public_channels, result_channel, serializer
+from agent_service_graphs.describing import Graph, next_nodes, serializer, shown_channels
 from agent_service_graphs.documents import CannotStore
 from agent_service_graphs.projection import value_of
 
@@ -27,8 +27,7 @@ class ImportedThread:
     def __init__(self, graph: Graph) -> None:
         self._graph = graph
         self._serde = serializer(graph)
-        public, result = public_channels(graph), result_channel(graph)
-        self._document = Document({}, "", self._serde, public, result)
+        self._document = Document({}, "", self._serde, shown_channels(graph))
         self._versions: dict[str, Any] = {}
         self._values: dict[str, Any] = {}
         self._changed: list[str] = []
@@ -48,7 +47,7 @@ class ImportedThread:
     def differences(self, stored: dict[str, Any], values: dict[str, Any]) -> list[str]:
         """Return where the engine's ``values`` of a checkpoint are not what its rows say; takes them in order too."""
         root, others = self._read(stored)
-        ours = Document(values, "", self._serde, public_channels(self._graph), result_channel(self._graph))
+        ours = Document(values, "", self._serde, shown_channels(self._graph))
         found: list[str] = []
         for record in (root, *others):
             mine = ours.find(record.namespace, record.checkpoint["id"])

@@ -13,7 +13,7 @@ from langgraph.runtime import RunControl, Runtime
 from langgraph.types import Command, Interrupt, Send
 
 from agent_service_graphs.checkpoints import Answers, Document, Record
-from agent_service_graphs.describing import has_default_context, next_nodes, public_channels, result_channel, serializer
+from agent_service_graphs.describing import has_default_context, next_nodes, serializer, shown_channels
 from agent_service_graphs.documents import CannotStore
 from agent_service_graphs.loading import Graph, GraphSource, location
 from agent_service_graphs.projection import json_of, value_of
@@ -164,9 +164,8 @@ class GraphRun:
 
         async with self._source.open(config, lambda: server_runtime("threads.create_run", user, store, given)) as graph:
             self._graph = graph
-            public = public_channels(graph)
             serde = serializer(graph)
-            self._document = document = Document(self._values, asked["run_id"], serde, public, result_channel(graph))
+            self._document = document = Document(self._values, asked["run_id"], serde, shown_channels(graph))
             answers = Answers(asked["answers"], document.used)
             threads = ThreadStore(self._connection, self._number, asked["thread_id"], serde)
             saver = RunSaver(document, answers, self._on_step, self._on_change, threads=threads)

@@ -7,7 +7,7 @@ from typing import Any
 from langgraph.types import StateSnapshot, StateUpdate
 
 from agent_service_graphs.checkpoints import Answers, Document, Record
-from agent_service_graphs.describing import next_nodes, public_channels, result_channel, serializer
+from agent_service_graphs.describing import next_nodes, serializer, shown_channels
 from agent_service_graphs.loading import Graph, GraphSource
 from agent_service_graphs.projection import json_of, value_of
 from agent_service_graphs.runs import CHECKPOINTER, configurable_of, server_runtime, user_of
@@ -28,8 +28,7 @@ async def write_state(source: GraphSource, asked: dict[str, Any]) -> dict[str, A
     config: dict[str, Any] = {"configurable": configurable_of(asked["configurable"], ids)}
     found: dict[str, Any] = {}
     async with source.open(config, lambda: server_runtime("threads.update", user, None)) as graph:
-        public, result = public_channels(graph), result_channel(graph)
-        document = Document(asked["values"], "", serializer(graph), public, result)
+        document = Document(asked["values"], "", serializer(graph), shown_channels(graph))
 
         if asked["checkpoint_id"] and document.find(namespace, asked["checkpoint_id"]) is None:
             raise LookupError(
@@ -60,9 +59,9 @@ async def read_states(source: GraphSource, asked: dict[str, Any]) -> list[bytes]
     config: dict[str, Any] = {"configurable": configurable_of(asked["configurable"], ids)}
     found: list[bytes] = []
     async with source.open(config, lambda: server_runtime("threads.read", user, None)) as graph:
-        owner, serde = _graph_at(graph, namespace), serializer(graph)
+        owner, serde, shown = _graph_at(graph, namespace), serializer(graph), shown_channels(graph)
         for values in asked["stored"]:
-            document = Document(values, "", serde, public_channels(graph), result_channel(graph))
+            document = Document(values, "", serde, shown)
             record = document.shown(namespace)
             if record is None:
                 continue

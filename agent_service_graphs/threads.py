@@ -57,7 +57,7 @@ class ThreadStore:
             id_ = _checkpoint_id(values, namespace)
             if id_ in seen:
                 continue  # of a row that adds an input, which the graph has not read yet
-            found = Document(values, "", self._serde, None).find(namespace, None)
+            found = Document(values, "", self._serde).find(namespace, None)
             if found is not None:
                 seen.add(found.checkpoint["id"])
                 yield found.tuple_for(thread_id)
@@ -91,7 +91,7 @@ class ThreadStore:
                 await self._write(thread_id, row, document, added=False)
                 return
             async for row, values in self._rows(thread_id):
-                older = Document(values, "", self._serde, None)
+                older = Document(values, "", self._serde)
                 record = older.find(namespace, at.get("checkpoint_id"))
                 if record is not None:
                     older.put_writes(record, writes, task, path)
@@ -100,9 +100,9 @@ class ThreadStore:
 
     async def _newest_of(self, thread_id: str) -> tuple[str | None, Document]:
         if thread_id not in self._newest:
-            found: tuple[str | None, Document] = (None, Document({}, "", self._serde, None))
+            found: tuple[str | None, Document] = (None, Document({}, "", self._serde))
             async for row, values in self._rows(thread_id, 1):
-                found = (row, Document(values, "", self._serde, None))
+                found = (row, Document(values, "", self._serde))
                 break
             self._newest[thread_id] = found
         return self._newest[thread_id]

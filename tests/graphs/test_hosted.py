@@ -235,3 +235,15 @@ async def test_what_cannot_be_stored_fails_its_step_with_a_sentence(
     failed: Any = await client.threads.get(thread)
     assert re.search(words, failed["error"]["message"])
     assert (await client.threads.get_state(thread))["values"] == {"do": does}
+
+
+async def test_channels_that_were_never_written_have_their_initial_values(client: LangGraphClient) -> None:
+    """As in LangGraph, whose reducers begin with an empty value of their type."""
+    thread = (await client.threads.create())["thread_id"]
+    parts = [part async for part in client.runs.stream(thread, "review", input={"text": ""}, stream_mode=["values"])]
+    shown: list[Any] = [part.data for part in parts if part.event == "values"]
+    assert [one["answers"] for one in shown] == [[], [], []]
+    states: list[Any] = await client.threads.get_history(thread)
+    assert [one["values"] for one in states[:2]] == [{"text": "draft", "answers": []}, {"text": "", "answers": []}]
+    values: Any = await client.runs.wait(thread, "review", command={"resume": "yes"})
+    assert values["answers"] == ["yes"]

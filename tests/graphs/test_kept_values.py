@@ -89,6 +89,7 @@ async def test_what_a_node_does_to_messages_in_place_ends_with_its_run(worker: G
 async def test_the_worker_keeps_as_much_as_the_server_allows(
     worker: GraphWorker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    await Thread(worker).say("first")
     worker.forget_values({UUID(int=99)})
     assert await kept(worker) > 0
     worker.forget_values({FakeRunContext().tenant_id})
