@@ -9,6 +9,9 @@ from langgraph_sdk import get_client
 PAGE = Path(__file__).parent / "reference" / "langgraph-compatibility.md"
 BEGIN, END = "<!-- methods: `make docs-langgraph` writes them -->", "<!-- end of methods -->"
 
+MEMBERS = "every member (`tests/graphs/test_stream_members.py`)"
+"""What the table says about areas of the Python SDK that are no part of ``AREAS``."""
+
 AREAS = ("assistants", "threads", "runs", "crons", "store")
 
 JAVASCRIPT = {
@@ -46,7 +49,8 @@ def render() -> str:
     python = {area: _listed(names) for area, names in python_methods().items()}
     for area, names in JAVASCRIPT.items():
         scripts = [name for name in names.split() if f"{area}.{name}" not in DIFFERENT]
-        lines.append(f"| `client.{area}` | {python.get(area, 'the tests of its own suite')} | {_listed(scripts)} |")
+        known = python.get(area, MEMBERS)
+        lines.append(f"| `client.{area}` | {known} | {_listed(scripts)} |")
     lines += ["", "Those that differ, in JavaScript:", "", "| method | why |", "|---|---|"]
     lines += [f"| `{name}` | {why} |" for name, why in DIFFERENT.items()]
     return "\n".join([*lines, "", END])
