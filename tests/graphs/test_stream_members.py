@@ -9,6 +9,28 @@ from langgraph_sdk.client import LangGraphClient
 HELLO: Any = {"messages": [{"role": "user", "content": "weather in Rome"}]}
 
 
+async def subgraphs_and_questions(client: LangGraphClient) -> set[str]:
+    """Return the members that were used."""
+    async with client.threads.stream(assistant_id="nested") as thread:
+        assert thread.subagents is thread.subgraphs
+        await thread.run.start(input={"text": "hi"})
+        (child,) = [handle async for handle in thread.subgraphs]
+        assert (child.graph_name, thread.interrupted) == ("child", True)
+        (asked,) = thread.interrupts
+        await thread.run.respond("yes", interrupt_id=asked["interrupt_id"])
+        assert (await thread.output)["text"] == "draft published: yes"
+        assert not thread.interrupted
+        thread_id = thread.thread_id
+
+    async with client.threads.stream(thread_id, assistant_id="nested") as thread:
+        async for event in thread.events:
+            data: Any = event["params"]["data"]
+            if not event["params"]["namespace"] and data.get("event") == "completed":
+                break
+        await thread.close()
+    return {"subgraphs", "subagents", "interrupted", "interrupts", "events", "close"}
+
+
 async def test_every_member_of_a_thread_stream_works(client: LangGraphClient) -> None:
     used: set[str] = set()
     async with asyncio.timeout(12):
@@ -46,29 +68,11 @@ async def test_every_member_of_a_thread_stream_works(client: LangGraphClient) ->
             final: Any = await thread.values
             assert len(final["messages"]) == 4
 
-        async with client.threads.stream(assistant_id="nested") as thread:
-            used |= {"subgraphs", "subagents", "interrupted", "interrupts"}
-            assert thread.subagents is thread.subgraphs
-            await thread.run.start(input={"text": "hi"})
-            (child,) = [handle async for handle in thread.subgraphs]
-            assert (child.graph_name, thread.interrupted) == ("child", True)
-            (asked,) = thread.interrupts
-            await thread.run.respond("yes", interrupt_id=asked["interrupt_id"])
-            assert (await thread.output)["text"] == "draft published: yes"
-            assert not thread.interrupted
-            thread_id = thread.thread_id
-
-        async with client.threads.stream(thread_id, assistant_id="nested") as thread:
-            used |= {"events", "close"}
-            async for event in thread.events:
-                data: Any = event["params"]["data"]
-                if not event["params"]["namespace"] and data.get("event") == "completed":
-                    break
-            await thread.close()
+        used |= await subgraphs_and_questions(client)
 
         async with client.threads.stream(assistant_id="watched") as thread:
             used |= {"extensions"}
             await thread.run.start(input={"numbers": [1, 2]})
-            told = [payload async for payload in thread.extensions["progress"]]
-            assert len(told) == 2
+            sent = [payload async for payload in thread.extensions["progress"]]
+            assert len(sent) == 2
     assert used == {name for name in vars(thread) | vars(AsyncThreadStream) if not name.startswith("_")}

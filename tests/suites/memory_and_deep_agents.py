@@ -27,7 +27,7 @@ class Scripted(BaseChatModel):
         asked = max(number for number, message in enumerate(messages) if message.type == "human")
         done = sum(message.type == "ai" for message in messages[asked:])
         calls = self.script[done : done + 1]
-        said = AIMessage("" if calls else f"heard: {messages[-1].content}", tool_calls=calls)
+        said = AIMessage("" if calls else f"the last result: {messages[-1].content}", tool_calls=calls)
         return ChatResult(generations=[ChatGeneration(message=said)])
 
 

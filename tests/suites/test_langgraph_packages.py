@@ -46,7 +46,7 @@ async def journeys(base: str) -> None:
         ]
         assert any(part.event.startswith("updates|tools:") for part in parts), "the subagent is a subgraph"
         values: Any = (await client.threads.get_state(thread))["values"]
-        assert "heard: be kind" in contents(values)
+        assert "the last result: be kind" in contents(values)
         assert contents(values)[-1].endswith("a note")
         assert values["files"]["/notes.txt"]["content"] == "a note"
 
