@@ -19,6 +19,7 @@ stores what it reports; the worker itself stores nothing.
 - ``projection``: values as JSON
 - ``stream``: stream output as reports
 - ``transformers``: stream transformers of a graph
+- ``model_calls``: the models that a run calls, for its bill
 - ``tools``: tools of the agents file, for graphs
 - ``store``: the engine's store as LangGraph's ``BaseStore``
 - ``tool_classes``: tools of the graph's own code that declare a class

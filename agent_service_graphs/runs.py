@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 from uuid import UUID
@@ -16,11 +17,12 @@ from agent_service_graphs.checkpoints import Answers, Document, Record
 from agent_service_graphs.describing import has_default_context, next_nodes, serializer, shown_channels
 from agent_service_graphs.documents import CannotStore
 from agent_service_graphs.loading import Graph, GraphSource, location
+from agent_service_graphs.model_calls import METADATA, ModelCalls, model_calls
 from agent_service_graphs.projection import json_of, value_of
 from agent_service_graphs.saver import RunSaver
 from agent_service_graphs.store import EmptyStore, EngineStore
 from agent_service_graphs.stored_values import StoredValues
-from agent_service_graphs.stream import MessageReports, usage_of
+from agent_service_graphs.stream import MessageReports
 from agent_service_graphs.threads import ThreadStore
 from agent_service_graphs.tool_classes import ClassedCalls, current_calls
 from agent_service_graphs.tools import ToolCaller, offering
@@ -123,6 +125,8 @@ class GraphRun:
         self._room = asyncio.Event()
         self._updates: list[Any] = []
         self._messages = MessageReports()
+        self._models = ModelCalls(self._on_model)
+        self._before: Any = None
         self._interrupts: dict[str, Interrupt] = {}
         self._paused = False
         self._graph: Graph | None = None
@@ -170,6 +174,9 @@ class GraphRun:
             threads = ThreadStore(self._connection, self._number, asked["thread_id"], serde)
             saver = RunSaver(document, answers, self._on_step, self._on_change, threads=threads)
             self._caller.document = document
+            model_calls.set(self._models)
+            if document.root is not None:
+                self._before = document.root.checkpoint["channel_values"].get("messages")
             current_calls.set(ClassedCalls(self._caller, document, self._on_change))
             context = {} if given is None and has_default_context(graph) else given
             config["configurable"] |= {CHECKPOINTER: saver, RUNTIME: Runtime(store=graph.store or store)}
@@ -240,6 +247,13 @@ class GraphRun:
             raise
         await transformers.aclose()
 
+    def _on_model(self, call: dict[str, Any]) -> None:
+        """Report a call of a model."""
+        if self._connection.in_loop:
+            self._report("model", **call)
+        else:
+            self._connection.loop.call_soon_threadsafe(functools.partial(self._report, "model", **call))
+
     def _on_item(self, name: str, item: Any) -> None:
         """Report what a transformer of the graph has pushed to its channel ``name``."""
         if "custom" in self._asked["modes"]:
@@ -288,14 +302,15 @@ class GraphRun:
         assert self._graph is not None
         assert self._document is not None
         updates, self._updates = self._updates, []
+        before, self._before = self._before, record.checkpoint["channel_values"].get("messages")
         return self._numbered(
             self._waits,
             op="step",
             changes=self._document.take_changes(),
-            nodes=[name for update in updates for name in update],
+            nodes=[name for update in updates for name in update if name != METADATA],
             next=next_nodes(self._graph, record.checkpoint),
             updates=[json_of(update) for update in updates],
-            usage=usage_of(updates),
+            usage=self._models.usage_of(updates, before),
         )
 
     def _on_change(self, waits: bool) -> asyncio.Future[None] | None:

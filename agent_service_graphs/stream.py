@@ -5,25 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from langchain_core.messages import AIMessage, AIMessageChunk, BaseMessage
+from langchain_core.messages import AIMessageChunk, BaseMessage
 
 from agent_service_graphs.projection import json_of
 
 Report = dict[str, Any]
-
-
-def usage_of(updates: list[dict[str, Any]]) -> dict[str, Any] | None:
-    """Return the tokens of the models' messages in the outputs of nodes, with the name of the last model."""
-    found: dict[str, Any] = {"input_tokens": 0, "output_tokens": 0, "total_tokens": 0, "model": ""}
-    for update in updates:
-        for output in update.values():
-            messages = output.get("messages") if isinstance(output, dict) else None
-            for message in messages if isinstance(messages, list) else [messages]:
-                if isinstance(message, AIMessage) and message.usage_metadata:
-                    for name in ("input_tokens", "output_tokens", "total_tokens"):
-                        found[name] += message.usage_metadata.get(name) or 0
-                    found["model"] = str(message.response_metadata.get("model_name") or "")
-    return found if found["total_tokens"] else None
 
 
 class MessageReports:

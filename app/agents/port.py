@@ -101,10 +101,11 @@ class RunOutcome(msgspec.Struct, frozen=True, kw_only=True):
 
     ``answered``: answers (by question key) that were used by unfinished work; the resuming run gets them again.
     ``amendment``: hidden values to store without a step (``RunContext.amend``). ``paused``: the run stopped where its
-    caller's ``interrupt_before`` or ``interrupt_after`` asks for it.
+    caller's ``interrupt_before`` or ``interrupt_after`` asks for it. ``usage``: tokens beyond those of the steps.
     """
 
     step: Step | None = None
+    usage: Usage | None = None
     interrupts: tuple[Interrupt, ...] = ()
     answered: dict[str, Any] = {}
     amendment: dict[str, Any] = {}

@@ -2,6 +2,7 @@
 
 - ``agent``: a graph as an agent
 - ``session``: one run of a graph: its steps and output from the worker's reports
+- ``bill``: the tokens of the models that a run calls
 - ``kept_values``: the values that the worker has of threads between runs
 - ``store``: the store for graphs
 - ``tools``: tools of the agents file for graphs

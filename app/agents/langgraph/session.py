@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from app.agents.langgraph.bill import ModelBill
 from app.agents.langgraph.quarantine import RunAttempts
 from app.agents.langgraph.store import GraphStore
 from app.agents.langgraph.tools import GraphToolCalls, results_in
@@ -16,6 +17,7 @@ from app.agents.langgraph.wire import (
     Changes,
     EndReport,
     MarkReport,
+    ModelReport,
     OutputReport,
     RunReport,
     StepReport,
@@ -78,6 +80,8 @@ class GraphSession:
         self._calls = GraphToolCalls(toolbox, context, self._amend, self._intend)
         self._held: StepReport | ChangeReport | None = None
         self._streamed: dict[str, int] = {}
+        self._bill = ModelBill()
+        self._used: tuple[str, Usage | None] = "", None
         self._on_commit: Callable[[], None] = lambda: None
 
     async def run(self, worker: GraphWorker, attempts: RunAttempts) -> RunOutcome:
@@ -95,6 +99,7 @@ class GraphSession:
                     return await self._end(report)
                 await self._take(run, report)
         finally:
+            self._bill.close()
             await self._calls.aclose()
             worker.close(run)
         self._calls.worker_ended()
@@ -150,6 +155,8 @@ class GraphSession:
             case OutputReport():
                 await self._commit_held()
                 self._publish(report)
+            case ModelReport():
+                self._bill.take(report)
             case MarkReport(wait=number):
                 run.send("ack", number=number)
             case StoreRequest(id=number, ops=ops):
@@ -168,6 +175,8 @@ class GraphSession:
                 run.values.apply(report.changes)
                 await self._commit_held()
                 self._held = report
+                if isinstance(report, StepReport):
+                    self._used = self._bill.step(report.usage)
                 if report.wait or (isinstance(report, StepReport) and report.next):
                     await self._commit_held()
                 if report.wait:
@@ -194,10 +203,10 @@ class GraphSession:
             await self._context.intend(intents)
 
     def _step(self, report: StepReport) -> Step:
-        usage = report.usage
+        model, usage = self._used
         return Step(
-            usage=None if usage is None else Usage(usage.input_tokens, usage.output_tokens, usage.total_tokens),
-            model="" if usage is None else usage.model,
+            usage=usage,
+            model=model,
             node=", ".join(dict.fromkeys(report.nodes)) or START_NODE,
             update={**update_of(report.changes), **results_in(self._context.state)},
             next=tuple(dict.fromkeys(report.next)),
@@ -245,6 +254,7 @@ class GraphSession:
         await self._calls.settle()
         return RunOutcome(
             step=step,
+            usage=self._bill.step()[1],
             amendment=update_of(held.changes) if isinstance(held, ChangeReport) else {},
             interrupts=tuple(map(self._question, report.interrupts)),
             answered=self._calls.answered if report.interrupts else {},

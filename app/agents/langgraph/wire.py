@@ -76,7 +76,7 @@ class WorkerAnswer(msgspec.Struct, tag_field="op", tag="answer"):
 
 
 class StepUsage(msgspec.Struct):
-    """Tokens of the models' messages in a superstep, and the name of the last model."""
+    """Tokens of messages in a superstep whose models reported no calls, and the name of the last model."""
 
     input_tokens: int
     output_tokens: int
@@ -105,6 +105,21 @@ class ChangeReport(msgspec.Struct, tag_field="op", tag="change"):
     run: int
     changes: Changes
     wait: int = 0
+
+
+class ModelReport(msgspec.Struct, tag_field="op", tag="model", kw_only=True):
+    """A call of a model in ``run``, its ``id``-th: begun, in progress, or ``ended``. ``model`` is vendor:name.
+
+    Tokens are those so far, ``estimated`` where no provider has counted them.
+    """
+
+    run: int
+    id: int
+    model: str
+    input_tokens: int
+    output_tokens: int
+    estimated: bool
+    ended: bool
 
 
 class OutputReport(msgspec.Struct, tag_field="op", tag="emit", kw_only=True):
@@ -212,6 +227,7 @@ class ToolExecuted(msgspec.Struct, tag_field="op", tag="executed"):
 RunReport = (
     StepReport
     | ChangeReport
+    | ModelReport
     | OutputReport
     | EndReport
     | MarkReport

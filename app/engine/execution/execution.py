@@ -192,6 +192,8 @@ class Execution:
         self._ending = ending
         failed = ending.failed
         self._count(outcome.step)
+        if outcome.usage is not None:
+            self.usage = self.usage.plus(outcome.usage)
         asked = [{"id": i.id, "value": i.value} for i in ending.interrupts]
         end = EndEntry(
             status=status,

@@ -20,6 +20,9 @@ from app.providers.llm.token_estimate import (
 ESTIMATED = "estimated"
 """The usage detail that holds estimated tokens."""
 
+MAX_TOKENS = 1_000_000_000
+"""Cap on reported tokens: above any model's limit, and far below the range of the database column."""
+
 
 class Payer(Protocol):
     """The payer of model calls. ``tenant`` is the id of its tenant."""
@@ -33,6 +36,11 @@ class Payer(Protocol):
 
 payer: ContextVar[Payer | None] = ContextVar("payer", default=None)
 """The payer of the current run; None outside of runs."""
+
+
+def count(value: int | None) -> int:
+    """Clamp a reported token count to 0 … ``MAX_TOKENS``."""
+    return min(max(0, value or 0), MAX_TOKENS)
 
 
 def prompt_tokens(request: ModelRequest) -> int:

@@ -19,10 +19,10 @@ from app.providers.llm.adapters.provider_errors import ErrorDetail, stream_error
 from app.providers.llm.adapters.streaming_model import (
     HttpModel,
     StreamParser,
-    count,
     details,
     unreadable,
 )
+from app.providers.llm.billing import count
 from app.providers.llm.port import ModelEvent, ModelRequest, ReasoningDelta, TextDelta, ToolCallDelta
 from app.providers.llm.profiles import NOT_FOR_CHAT, OPENAI_DEFAULT, openai_profile, without_rejected
 

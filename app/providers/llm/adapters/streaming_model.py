@@ -12,7 +12,7 @@ from app.base.errors import ModelCredentials, ModelError, ModelProtocol, ModelRe
 from app.domain.messages import Usage
 from app.providers.llm.adapters.http_client import Endpoint, HttpClient, ProviderEventStream
 from app.providers.llm.adapters.provider_errors import clean
-from app.providers.llm.billing import CallBill
+from app.providers.llm.billing import CallBill, count
 from app.providers.llm.port import Finished, ModelEvent, ModelRequest
 
 TAIL_SECONDS = 5.0
@@ -22,9 +22,6 @@ MAX_CALLS = 128
 """Limit of tool calls in one answer."""
 
 REASON_CHARACTERS = 40
-
-MAX_TOKENS = 1_000_000_000
-"""Cap on reported tokens: above any model's limit, and far below the range of the database column."""
 
 log = structlog.get_logger(__name__)
 
@@ -197,11 +194,6 @@ def unreadable(vendor: str, error: Exception) -> ModelProtocol:
         shape = clean(str(error), 120)
         return ModelProtocol(f"{vendor} sent JSON of a wrong shape: {shape}", vendor=vendor, provoked=True)
     return ModelProtocol(f"{vendor} sent data that is not valid JSON", vendor=vendor)
-
-
-def count(value: int | None) -> int:
-    """Clamp a provider's token count to 0 … ``MAX_TOKENS``."""
-    return min(max(0, value or 0), MAX_TOKENS)
 
 
 def details(**counts: int | None) -> dict[str, int]:
