@@ -1,12 +1,15 @@
 """The checkpointer of hosted graphs: LangGraph's conformance suite, older checkpoints, other threads."""
 
+import asyncio
 from typing import Any
 
 import asyncpg
 import pytest
+from langgraph_sdk import get_client
 from langgraph_sdk.client import LangGraphClient
 
 from tests.journeys.conftest import Served
+from tests.long_form import FULL
 
 pytestmark = pytest.mark.timeout(150)
 
@@ -24,6 +27,35 @@ async def test_the_checkpointer_of_a_run_passes_the_conformance_suite(client: La
         "copy_thread": 8,
         "prune": 8,
     }
+
+
+async def end_connections(database_url: str, every: float, run_id: str) -> int:
+    """End all other connections to the database ``every`` so many seconds until a run has ended; return how many."""
+    ended, at_rest = 0, False
+    connection = await asyncpg.connect(database_url)
+    try:
+        while not at_rest:
+            await asyncio.sleep(every)
+            ended += await connection.fetchval(
+                "select count(pg_terminate_backend(pid)) from pg_stat_activity"
+                " where datname = current_database() and pid <> pg_backend_pid()"
+            )
+            at_rest = await connection.fetchval("select ended_at is not null from runs where run_id = $1", run_id)
+    finally:
+        await connection.close()
+    return ended
+
+
+@pytest.mark.timeout(900)
+async def test_the_checkpointer_passes_the_conformance_suite_while_connections_end(hosted: Served) -> None:
+    async with get_client(url=hosted.base, timeout=300) as client:
+        for every in (1.0, 0.5, 0.3, 0.2, 0.15) * 4 if FULL else (0.3,):
+            thread = (await client.threads.create())["thread_id"]
+            run = await client.runs.create(thread, "conformance", input={})
+            assert await end_connections(hosted.environment["DATABASE_URL"], every, run["run_id"]) > 0
+            judged: Any = await client.runs.join(thread, run["run_id"])
+            assert judged["failures"] == []
+            assert sum(judged["passed"].values()) == 81
 
 
 async def test_histories_of_channels_are_those_of_langgraphs_own_saver(client: LangGraphClient) -> None:

@@ -1,5 +1,6 @@
 """The store for hosted graphs: operations of LangGraph's ``BaseStore``, with the rights of each run's caller."""
 
+from functools import partial
 from typing import Any, TypeVar
 
 import msgspec
@@ -10,7 +11,8 @@ from app.base.errors import Invalid
 from app.domain.caller import Caller
 from app.features.store.service import StoreService
 from app.features.store.structs import FoundItem, Item, ItemPut, ItemSearch, NamespaceSearch
-from app.security.access.structs import ActingUser, tenant_itself
+from app.infra.db.repeating import repeated
+from app.security.access.structs import ActingUser, Principal, tenant_itself
 
 Value = TypeVar("Value")
 
@@ -34,8 +36,13 @@ class StoreOperations:
         self._acting_user = acting_user
 
     async def operate(self, caller: Caller, op: dict[str, Any]) -> Any:
-        """Do ``op`` and return its result. Raises ``Invalid``, ``BadRequest``, and what auth handlers raise."""
-        principal = self._acting_user(caller)
+        """Do ``op`` and return its result; again if the database lost it, as twice is as good as once.
+
+        Raises ``Invalid``, ``BadRequest``, ``Unavailable``, and what auth handlers raise.
+        """
+        return await repeated(partial(self._operate, self._acting_user(caller), op))
+
+    async def _operate(self, principal: Principal, op: dict[str, Any]) -> Any:
         match op["do"]:
             case "get":
                 got = _typed(op, _ItemOperation)

@@ -24,6 +24,7 @@ from app.engine.checkpoints.snapshot import read, size_of
 from app.features.threads import queries
 from app.features.threads.queries import HistoryRange, NewCheckpoint
 from app.infra.db.engine import Database
+from app.infra.db.repeating import repeated, write_once
 from app.infra.db.session import Writer
 from app.security.access.structs import ActingUser, Principal
 
@@ -85,7 +86,10 @@ class ThreadOperations:
         self._acting_user = acting_user
 
     async def operate(self, caller: Caller, op: dict[str, Any]) -> Any:
-        """Do ``op`` and return its result. Raises ``Invalid``, ``Conflict``, and what auth handlers raise."""
+        """Do ``op`` once and return its result, also if the database loses connections.
+
+        Raises ``Invalid``, ``Conflict``, ``Unavailable``, and what auth handlers raise.
+        """
         principal = self._acting_user(caller)
         match op.get("do"):
             case "read":
@@ -104,9 +108,13 @@ class ThreadOperations:
     async def _read(self, principal: Principal, which: ReadCheckpoints) -> list[dict[str, Any]]:
         thread_id = _thread_id(principal, which.thread)
         owned = await principal.permit("threads", "read", thread_id=thread_id)
-        async with self._database.reading(principal.tenant_id, owned) as session:
-            span = HistoryRange(limit=min(which.limit, MAX_PAGE), before=which.before)
-            rows = await queries.history(session, principal.tenant_id, thread_id, span)
+        span = HistoryRange(limit=min(which.limit, MAX_PAGE), before=which.before)
+
+        async def read_rows() -> Sequence[Row[Any]]:
+            async with self._database.reading(principal.tenant_id, owned) as session:
+                return await queries.history(session, principal.tenant_id, thread_id, span)
+
+        rows = await repeated(read_rows)
         return await offload(sum(map(size_of, rows)), _values, rows)
 
     async def _write(self, principal: Principal, write: WriteCheckpoint) -> str:
@@ -117,7 +125,8 @@ class ThreadOperations:
             )
         else:
             owned, metadata = await principal.permit("threads", "update", thread_id=thread_id), None
-        async with self._database.writing(tenant_id) as session:
+
+        async def work(session: Writer) -> str:
             if write.at is None:
                 await queries.create_thread(session, tenant_id, thread_id, metadata or {})
             session.owned = owned
@@ -127,6 +136,8 @@ class ThreadOperations:
             if thread.live_run is not None or thread.queued:
                 raise Conflict(f"Thread {write.thread} has a live or queued run, which alone writes its checkpoints.")
             return str(await self._apply(session, (tenant_id, thread_id), thread, write))
+
+        return await write_once(self._database, tenant_id, work)
 
     async def _apply(
         self, session: Writer, thread: tuple[UUID, UUID], locked: Row[Any], write: WriteCheckpoint
@@ -158,12 +169,15 @@ class ThreadOperations:
         source, target = _thread_id(principal, which.thread), _thread_id(principal, which.target)
         owned = await principal.permit("threads", "read", thread_id=source)
         _, metadata = await principal.stamp("threads", "create", None, thread_id=target)
-        async with self._database.writing(principal.tenant_id) as session:
+
+        async def work(session: Writer) -> None:
             if await queries.get(session, principal.tenant_id, target) is not None:
                 raise Conflict(f"Thread {which.target} exists already: copy to a new one.")
             session.owned = owned
             stamped = msgspec.json.encode(metadata or {}).decode()
             await queries.copy(session, principal.tenant_id, source, target, stamped)
+
+        await write_once(self._database, principal.tenant_id, work)
 
     async def _remove(self, principal: Principal, which: SomeThreads, *, whole: bool) -> None:
         """Delete threads, or all their checkpoints but the newest. Raises ``Conflict`` if one to delete has a run."""
@@ -171,7 +185,8 @@ class ThreadOperations:
             raise Invalid(f"At most {MAX_THREADS} threads at once.")
         names = {_thread_id(principal, name): name for name in which.threads}
         by_filter = await principal.permit_each("threads", "delete", "thread_id", list(names))
-        async with self._database.writing(principal.tenant_id) as session:
+
+        async def work(session: Writer) -> None:
             idle = await queries.lock_idle(session, principal.tenant_id, by_filter)
             if not whole:
                 await queries.keep_latest(session, principal.tenant_id, idle)
@@ -180,11 +195,16 @@ class ThreadOperations:
             if len(idle) < len(names) and (busy := await queries.existing(session, principal.tenant_id, by_filter)):
                 raise Conflict(f"Thread {names[busy[0]]} has a live or queued run: cancel it first.")
 
+        await write_once(self._database, principal.tenant_id, work)
+
     async def _delete_runs(self, principal: Principal, which: SomeRuns) -> None:
         runs = [run_id for run_id in map(_uuid, which.runs) if run_id is not None]
         owned = await principal.permit("threads", "delete")
-        async with self._database.writing(principal.tenant_id, owned) as session:
+
+        async def work(session: Writer) -> None:
             await queries.delete_checkpoints_of(session, principal.tenant_id, runs)
+
+        await write_once(self._database, principal.tenant_id, work, owned)
 
 
 def _typed(op: dict[str, Any], kind: type[Value]) -> Value:

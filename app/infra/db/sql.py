@@ -25,6 +25,11 @@ def begin_as(tenant_id: UUID, settings: str) -> str:
     return f"begin; set local app.tenant = '{tenant_id}'; {settings}"
 
 
+TRANSACTION_ID = sa.text("select pg_current_xact_id()::text")
+
+TRANSACTION_STATUS = sa.text("select pg_xact_status(cast(cast(:transaction as text) as xid8))")
+"""``committed``, ``aborted`` or ``in progress``."""
+
 SET_KEY = sa.text("select set_config('app.key_id', :key, true)")
 
 WRITE_PROBE = """

@@ -9,6 +9,7 @@ from langgraph.channels.delta import DeltaChannel
 from langgraph.checkpoint.base import BaseCheckpointSaver, Checkpoint
 from langgraph.checkpoint.base.id import uuid6
 from langgraph.checkpoint.conformance import checkpointer_test, validate
+from langgraph.checkpoint.conformance.report import ProgressCallbacks
 from langgraph.checkpoint.memory import InMemorySaver
 from langgraph.checkpoint.serde.types import _DeltaSnapshot
 from langgraph.graph import END, START, StateGraph
@@ -33,11 +34,14 @@ async def judge(state: Report, config: RunnableConfig) -> Report:
     async def of_this_run() -> AsyncIterator[Saver]:
         yield saver_of(config)
 
-    found = await validate(checkpointer_test("engine")(of_this_run))
-    return {
-        "passed": {name: one.tests_passed for name, one in found.results.items()},
-        "failures": [f"{name}: {text}" for name, one in found.results.items() for text in one.failures],
-    }
+    failures: list[str] = []
+
+    def note(capability: str, test: str, passed: bool, error: str | None) -> None:
+        failures.extend(() if passed else (f"{capability}: {test}: {error}",))
+
+    progress = ProgressCallbacks(on_test_result=note)
+    found = await validate(checkpointer_test("engine")(of_this_run), progress=progress)
+    return {"passed": {name: one.tests_passed for name, one in found.results.items()}, "failures": failures}
 
 
 conformance = StateGraph(Report).add_node("judge", judge).add_edge(START, "judge").compile()
