@@ -10,6 +10,7 @@ import pytest
 from langgraph_sdk.client import LangGraphClient
 from langgraph_sdk.errors import NotFoundError
 
+from app.features.runs.run_views import OPENED
 from tests.journeys.conftest import Served
 
 HELLO: Any = {"messages": [{"role": "user", "content": "hello"}]}
@@ -75,11 +76,13 @@ async def test_state_update_mode_shows_states_only(client: LangGraphClient) -> N
     assert [part.event for part in parts] == ["metadata", "values", "values", "metadata"]
 
 
-async def test_invalid_thread_stream_requests_are_refused(client: LangGraphClient, served: Served) -> None:
+async def test_a_quiet_thread_is_followed_at_once_and_invalid_requests_are_refused(client: LangGraphClient, served: Served) -> None:
     thread_id = (await client.threads.create())["thread_id"]
     with pytest.raises(NotFoundError):
         await collect(client, str(uuid.uuid4()), 1)
     async with httpx.AsyncClient(base_url=served.base, timeout=10) as http:
+        async with http.stream("GET", f"/threads/{thread_id}/stream") as quiet:
+            assert await anext(quiet.aiter_raw()) == OPENED, "clients wait for it: it does not wait for a first run"
         bad_mode = await http.get(f"/threads/{thread_id}/stream?stream_modes=bogus")
         bad_id = await http.get(f"/threads/{thread_id}/stream", headers={"Last-Event-ID": "bad id"})
     assert (bad_mode.status_code, bad_id.status_code) == (422, 422)

@@ -21,6 +21,9 @@ from app.features.runs.event_log import LoggedEvents, LoggedRun
 YIELD_EVERY = 16
 """Events of a replay after which control returns to the event loop."""
 
+OPENED = b": open\r\n\r\n"
+"""Begins the stream of a thread at once: clients wait for its headers before they continue."""
+
 RETRY = b"retry: 1000\r\n\r\n"
 """Ends a stream of a draining process: the client reconnects after a second, to another process."""
 

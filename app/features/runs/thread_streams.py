@@ -17,7 +17,7 @@ from app.domain.event_id import FROM_THE_START, START, EventId
 from app.engine.supervisor import Supervisor
 from app.features.runs import queries
 from app.features.runs.run_streams import RunStreams
-from app.features.runs.run_views import RETRY
+from app.features.runs.run_views import OPENED, RETRY
 from app.infra.db.engine import Database
 from app.security.access.structs import MetadataFilter
 
@@ -69,6 +69,7 @@ class ThreadStreams:
         ``run_modes`` selects every frame, ``state_update`` those of states, ``lifecycle`` only starts and ends.
         """
         run_modes = None if "run_modes" in modes else _STATES if "state_update" in modes else frozenset[str]()
+        yield OPENED
         async with contextlib.aclosing(self.started_runs(tenant_id, thread_id, after.ordinal)) as runs:
             async for ordinal, run_id in runs:
                 started = after.event if ordinal == after.ordinal else START

@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID
 
 from app.base.offload import offload
+from app.features.runs.run_views import OPENED
 from app.protocols.gateway import ProtocolGateway
 from app.protocols.langgraph_v2.channels import Subscription, Topic
 from app.protocols.langgraph_v2.content import calls_of
@@ -24,9 +25,6 @@ other stream on such news, whatever that one has yet to bring. A WebSocket keeps
 
 QUESTION = b"event: input.requested"
 """How the frame of a question begins."""
-
-OPENED = b": open\r\n\r\n"
-"""Begins a stream at once: clients wait for its headers before they continue."""
 
 
 class ThreadEvents:

@@ -76,10 +76,10 @@ class App {
     if (canSignIn) await signedIn().catch((error) => (this._signInProblem = error));
     loadPrices();
     const known = loadAgents();
-    this._show(known);
+    const shown = this._show(known);
     await known.catch(() => {});
     performance.mark("console:ready");
-    loadThreads().catch(() => {});
+    shown.then(loadThreads).catch(() => {}); // the page comes first: titles of long threads cost the server time
     setInterval(() => !document.hidden && loadThreads().catch(() => {}), THREADS_EVERY);
     get("/info").then((info) => (this._version.textContent = `v${info.version}`), () => {});
     this._showKey();
