@@ -345,7 +345,8 @@ _DELETE_OF_RUNS = (
          returning checkpoint_id
        )
        update checkpoints c set parent_id = null from deleted d
-       where c.tenant_id = :tenant and c.thread_id = any(:threads) and c.parent_id = d.checkpoint_id""",
+       where c.tenant_id = :tenant and c.thread_id = any(:threads) and c.parent_id = d.checkpoint_id
+         and (c.run_id is null or c.run_id <> all(:runs))""",  # a row that is updated here is not deleted
     """update threads t set head = (
          select c.checkpoint_id from checkpoints c where c.tenant_id = t.tenant_id and c.thread_id = t.thread_id
          order by c.checkpoint_id desc limit 1)

@@ -91,6 +91,7 @@ with <deleted>, restored as (
 ), reopened as (
   update questions q set closed_at = null, closed_by = null
   from deleted g where q.tenant_id = g.tenant_id and q.thread_id = g.thread_id and q.closed_by = g.run_id
+    and q.run_id is distinct from g.run_id
 ), no_questions as (
   delete from questions q using deleted g
   where q.tenant_id = g.tenant_id and q.thread_id = g.thread_id and q.run_id = g.run_id
@@ -114,7 +115,8 @@ with <deleted>, restored as (
 )
 select queued from restored
 """
-"""All parts see the thread as it was. The run may have amended the checkpoint it went on from, whose items stay."""
+"""All parts see the thread as it was, and no two of them write the same row: which of the two counts depends on the
+plan. The run may have amended the checkpoint it went on from, whose items stay."""
 
 _DELETE_LIVE = """
 thread as (
