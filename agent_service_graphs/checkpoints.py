@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from langgraph.checkpoint.base import WRITES_IDX_MAP, Checkpoint, CheckpointMetadata, CheckpointTuple
-from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.checkpoint.serde.types import INTERRUPT
 from langgraph.checkpoint.serde.types import _DeltaSnapshot as Snapshot
 
@@ -105,7 +105,7 @@ class Document:
         self,
         values: Mapping[str, Any],
         run_id: str,
-        serde: SerializerProtocol,
+        serde: JsonPlusSerializer,
         shown: ShownChannels = ALL_SHOWN,
     ) -> None:
         self.lock = threading.RLock()
@@ -164,6 +164,28 @@ class Document:
         checkpoint = self.codec.dump(record.checkpoint, f"subgraph {namespace}")
         metadata = self.codec.dump(dict(record.metadata), f"subgraph {namespace}")
         return json_of({"c": checkpoint, "m": metadata, "p": record.parent})
+
+    def allow(self, types: frozenset[tuple[str, ...]]) -> None:
+        """Read ``types`` too, also in what has been read already: those of a graph that a node calls in its code."""
+        with self.lock:
+            if not self.codec.allow(types):
+                return
+            for namespace in self.subgraphs.keys() - self._stale:
+                stored = self.values.get(NAMESPACE + namespace) or self.values[ENDED + namespace]
+                record = self._load_subgraph(namespace, stored)
+                record.writes = self.subgraphs[namespace].writes
+                self.subgraphs[namespace] = record
+            sent = {key: place for place, key in enumerate(self._sent_writes)}
+            for stored in self.values.get(WRITES, ()):
+                namespace, task, path, index, channel, value = value_of(stored)
+                found = self.find(namespace, None)
+                if found is None or (task, index) not in found.writes:
+                    continue
+                place = sent.get((namespace, task, index, id(found.writes[task, index][2])))
+                if place is not None:
+                    again = self.codec.load(value)
+                    found.writes[task, index] = (path, channel, again)
+                    self._sent_writes[place] = (namespace, task, index, id(again))
 
     def shown(self, namespace: str) -> Record | None:
         """Return the checkpoint in ``namespace`` that clients see: also of a subgraph that has ended."""

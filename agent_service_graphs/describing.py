@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -17,11 +16,14 @@ from pydantic import TypeAdapter
 from pydantic.errors import PydanticUserError
 from typing_extensions import TypedDict, get_type_hints, is_typeddict
 
-from agent_service_graphs.documents import ShownChannels
+from agent_service_graphs.documents import ShownChannels, allowing
 from agent_service_graphs.projection import json_of, value_of
 from agent_service_graphs.tool_classes import APPROVAL, CLASS, CLASSES
 
 Graph = Pregel[Any, Any, Any, Any]
+
+SAFE_TYPES = JsonPlusSerializer(allowed_msgpack_modules=None)
+"""Reads the types that LangGraph takes for safe."""
 
 TASKS = "__pregel_tasks"
 HIDDEN_TAG = "langsmith:hidden"
@@ -81,14 +83,9 @@ def has_default_context(graph: Graph) -> bool:
 
 
 def serializer(graph: Graph) -> JsonPlusSerializer:
-    """Return LangGraph's serialiser, which reads the types in the graph's schemas and a short list of safe ones."""
-    return _serializer(frozenset(getattr(graph, "_serde_allowlist", None) or ()))
-
-
-@functools.lru_cache(maxsize=256)
-def _serializer(allowed: frozenset[tuple[str, ...]]) -> JsonPlusSerializer:
-    """Return the serialiser that reads the types ``allowed``: made once, not in each run."""
-    return JsonPlusSerializer(allowed_msgpack_modules=None).with_msgpack_allowlist(allowed)
+    """Return LangGraph's serialiser: it reads the types in the schemas of graph and subgraphs, and a few safe ones."""
+    graphs = [graph, *(one for _, one in graph.get_subgraphs(recurse=True))]
+    return allowing(SAFE_TYPES, frozenset().union(*(getattr(one, "_serde_allowlist", None) or () for one in graphs)))
 
 
 def described(graph: Graph) -> dict[str, Any]:

@@ -8,6 +8,7 @@ values.
 from __future__ import annotations
 
 import base64
+import functools
 import operator
 from collections.abc import Collection, Mapping
 from collections.abc import Set as AbstractSet
@@ -15,7 +16,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from langgraph.checkpoint.base import Checkpoint
-from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.types import Interrupt
 
 from agent_service_graphs.projection import is_exact_message, is_plain, json_of, value_of
@@ -43,11 +44,22 @@ class CannotStore(Exception):
     """A value of the graph's state has no stored form. Names the channel."""
 
 
+@functools.lru_cache(maxsize=256)
+def allowing(serde: JsonPlusSerializer, types: frozenset[tuple[str, ...]]) -> JsonPlusSerializer:
+    """Return the serialiser that reads ``types`` too: made once, not in each run; ``serde`` itself if it does."""
+    return serde.with_msgpack_allowlist(types)
+
+
 class Codec:
     """Exact forms of values, by the serialiser of LangGraph with an allow-list of types."""
 
-    def __init__(self, serde: SerializerProtocol) -> None:
+    def __init__(self, serde: JsonPlusSerializer) -> None:
         self.serde = serde
+
+    def allow(self, types: frozenset[tuple[str, ...]]) -> bool:
+        """Read ``types`` from now on; return whether that is new."""
+        before, self.serde = self.serde, allowing(self.serde, types)
+        return self.serde is not before
 
     def dump(self, value: Any, channel: str) -> list[str]:
         """Return type and base64 text. Raises ``CannotStore`` for a value that could not be read again.

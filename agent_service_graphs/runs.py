@@ -171,7 +171,7 @@ class GraphRun:
             serde = serializer(graph)
             self._document = document = Document(self._values, asked["run_id"], serde, shown_channels(graph))
             answers = Answers(asked["answers"], document.used)
-            threads = ThreadStore(self._connection, self._number, asked["thread_id"], serde)
+            threads = ThreadStore(self._connection, self._number, asked["thread_id"], document.codec)
             saver = RunSaver(document, answers, self._on_step, self._on_change, threads=threads)
             self._caller.document = document
             model_calls.set(self._models)

@@ -67,7 +67,15 @@ class RunSaver(BaseCheckpointSaver[int]):
         self._thread = threading.get_ident()
 
     def with_allowlist(self, extra_allowlist: Collection[tuple[str, ...]]) -> RunSaver:
-        """Return this checkpointer: LangGraph asks in each run, and the document's serialiser has the graph's types."""
+        """Return this checkpointer, which has the types in the schemas of another graph too.
+
+        LangGraph asks at the start of each graph; those that a walk over the graphs finds are known already.
+        """
+        types = frozenset(extra_allowlist)
+        self.document.allow(types)
+        self.serde = self.document.codec.serde
+        if self._threads is not None:
+            self._threads.types |= types
         return self
 
     def _is_own(self, at: Mapping[str, Any]) -> bool:

@@ -7,10 +7,9 @@ from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 from langgraph.checkpoint.base import CheckpointTuple
-from langgraph.checkpoint.serde.base import SerializerProtocol
 
 from agent_service_graphs.checkpoints import Document, Record
-from agent_service_graphs.documents import HEAD
+from agent_service_graphs.documents import HEAD, Codec
 from agent_service_graphs.projection import value_of
 from agent_service_graphs.wire import Connection
 
@@ -21,14 +20,15 @@ PAGE = 20
 class ThreadStore:
     """The threads of the run's tenant, as far as the run's caller may use them. Raises ``EngineError``.
 
-    ``own`` is the id of the run's own thread.
+    ``own`` is the id of the run's own thread, ``codec`` that of its document. ``types``: which other graphs have added.
     """
 
-    def __init__(self, connection: Connection, run: int, own: str, serde: SerializerProtocol) -> None:
+    def __init__(self, connection: Connection, run: int, own: str, codec: Codec) -> None:
         self.own = own
+        self.types = frozenset[tuple[str, ...]]()
         self._connection = connection
         self._run = run
-        self._serde = serde
+        self._codec = codec
         self._lock = asyncio.Lock()
         self._newest: dict[str, tuple[str | None, Document]] = {}
 
@@ -57,7 +57,7 @@ class ThreadStore:
             id_ = _checkpoint_id(values, namespace)
             if id_ in seen:
                 continue  # of a row that adds an input, which the graph has not read yet
-            found = Document(values, "", self._serde).find(namespace, None)
+            found = Document(values, "", self._codec.serde).find(namespace, None)
             if found is not None:
                 seen.add(found.checkpoint["id"])
                 yield found.tuple_for(thread_id)
@@ -91,7 +91,7 @@ class ThreadStore:
                 await self._write(thread_id, row, document, added=False)
                 return
             async for row, values in self._rows(thread_id):
-                older = Document(values, "", self._serde)
+                older = Document(values, "", self._codec.serde)
                 record = older.find(namespace, at.get("checkpoint_id"))
                 if record is not None:
                     older.put_writes(record, writes, task, path)
@@ -100,11 +100,12 @@ class ThreadStore:
 
     async def _newest_of(self, thread_id: str) -> tuple[str | None, Document]:
         if thread_id not in self._newest:
-            found: tuple[str | None, Document] = (None, Document({}, "", self._serde))
+            found: tuple[str | None, Document] = (None, Document({}, "", self._codec.serde))
             async for row, values in self._rows(thread_id, 1):
-                found = (row, Document(values, "", self._serde))
+                found = (row, Document(values, "", self._codec.serde))
                 break
             self._newest[thread_id] = found
+        self._newest[thread_id][1].allow(self.types)
         return self._newest[thread_id]
 
     async def _write(self, thread_id: str, row: str | None, document: Document, **about: Any) -> None:

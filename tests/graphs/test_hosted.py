@@ -89,6 +89,15 @@ async def test_values_keep_their_types_between_runs(client: LangGraphClient) -> 
     assert values["pair"] == [1, 2]
 
 
+async def test_values_of_subgraphs_keep_types_that_the_schema_around_them_lacks(client: LangGraphClient) -> None:
+    for graph in ("delivering", "delivering_by_call"):
+        thread = (await client.threads.create())["thread_id"]
+        asked: Any = await client.runs.wait(thread, graph, input={})
+        assert [one["value"] for one in asked["__interrupt__"]] == ["deliver?"]
+        values: Any = await client.runs.wait(thread, graph, command={"resume": "yes"})
+        assert values["text"] == "order 7: yes, signed"
+
+
 async def test_an_agent_of_langchain_calls_its_tool(client: LangGraphClient) -> None:
     thread = (await client.threads.create())["thread_id"]
     values: Any = await client.runs.wait(thread, "agent", input=human("weather in Bonn?"))

@@ -210,6 +210,56 @@ def sell(state: Shop) -> Shop:
 typed = StateGraph(Shop).add_node(sell).add_edge(START, "sell").compile()
 
 
+class Delivery(TypedDict, total=False):
+    """What subgraphs know: its types are not in the schema of the graph around them."""
+
+    order: Order
+    label: Order
+    text: str
+
+
+def pack(state: Delivery) -> Delivery:
+    return {"order": Order(7, datetime(2026, 1, 2))}
+
+
+def label(state: Delivery) -> Delivery:
+    return {"label": state["order"]}
+
+
+def deliver(state: Delivery) -> Delivery:
+    answer = interrupt("deliver?")
+    return {"text": f"order {state['order'].number}: {answer}"}
+
+
+def sign(state: Delivery) -> Delivery:
+    assert state["order"] == state["label"] == Order(7, datetime(2026, 1, 2))
+    return {"text": f"{state['text']}, signed"}
+
+
+delivery = (
+    StateGraph(Delivery)
+    .add_node(pack)
+    .add_node(label)
+    .add_node(deliver)
+    .add_node(sign)
+    .add_edge(START, "pack")
+    .add_edge("pack", "label")
+    .add_edge("pack", "deliver")
+    .add_edge(["label", "deliver"], "sign")
+    .compile()
+)
+CALLED = {"delivery": delivery}
+"""Found by no walk over the graphs, as in ``conformance``."""
+
+
+async def call_delivery(state: Draft) -> Draft:
+    return {"text": (await CALLED["delivery"].ainvoke({}))["text"]}
+
+
+delivering = StateGraph(Draft).add_node("delivery", delivery).add_edge(START, "delivery").compile()
+delivering_by_call = StateGraph(Draft).add_node(call_delivery).add_edge(START, "call_delivery").compile()
+
+
 class Count(TypedDict, total=False):
     count: int
     most: int
