@@ -11,6 +11,7 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -38,7 +39,7 @@ AT = (10, 100, 300, 1000)
 class NoOperations:
     """The store and the threads of graphs that use neither."""
 
-    async def operate(self, caller: Caller, op: dict[str, Any]) -> Any:
+    async def operate(self, caller: Caller, op: dict[str, Any], check_lease: Callable[[], None]) -> Any:
         raise AssertionError("the graph of this benchmark uses neither")
 
 

@@ -28,6 +28,10 @@ async def database(proxy: Proxy, monkeypatch: pytest.MonkeyPatch) -> AsyncIterat
     await database.aclose()
 
 
+def allowed() -> None:
+    """Allow every attempt."""
+
+
 async def create_one(session: Writer) -> UUID:
     """Create a thread with a new id: one more for every time that this is committed."""
     thread_id = new_id()
@@ -42,7 +46,7 @@ async def stored(database: Database) -> set[UUID]:
 
 async def test_a_commit_without_a_response_is_not_made_again(database: Database, proxy: Proxy) -> None:
     async with proxy.having(Trouble.LOST_COMMITS):
-        made = {await write_once(database, DEFAULT_TENANT, create_one) for _ in range(30)}
+        made = {await write_once(database, DEFAULT_TENANT, create_one, allowed) for _ in range(30)}
     assert proxy.lost > 3
     assert await stored(database) == made
 
@@ -57,9 +61,25 @@ async def test_a_transaction_whose_connection_breaks_is_done_again(database: Dat
                 attempts[-1] = await create_one(session)
         return attempts[-1]
 
-    made = await write_once(database, DEFAULT_TENANT, work)
+    made = await write_once(database, DEFAULT_TENANT, work, allowed)
     assert len(attempts) == 3
     assert await stored(database) == {made}
+
+
+async def test_a_caller_who_may_not_go_on_commits_nothing(database: Database, proxy: Proxy) -> None:
+    """Before the first attempt, before its commit, and before the second attempt."""
+
+    async def work(session: Writer) -> None:
+        await create_one(session)
+        if last == 2:  # its connection breaks
+            async with proxy.having(Trouble.REFUSE):
+                await create_one(session)
+
+    for last in range(3):
+        checks = [None] * last
+        with pytest.raises(IndexError):
+            await write_once(database, DEFAULT_TENANT, work, checks.pop)
+    assert await stored(database) == set()
 
 
 async def test_a_server_that_never_had_the_transaction_has_not_committed_it(database: Database) -> None:
@@ -69,4 +89,4 @@ async def test_a_server_that_never_had_the_transaction_has_not_committed_it(data
 async def test_a_database_that_stays_away_is_an_error(database: Database, proxy: Proxy) -> None:
     async with proxy.having(Trouble.REFUSE):
         with pytest.raises(Unavailable):
-            await repeated(lambda: stored(database), seconds=0.1)
+            await repeated(lambda: stored(database), allowed, seconds=0.1)

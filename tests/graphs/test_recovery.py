@@ -32,7 +32,7 @@ GRAPHS = {name: f"./graphs.py:{name}" for name in ("loop", "ledger", "parallel",
 class NoStore:
     """A store without operations."""
 
-    async def operate(self, caller: Caller, op: dict[str, Any]) -> Any:
+    async def operate(self, caller: Caller, op: dict[str, Any], check_lease: Callable[[], None]) -> Any:
         raise AssertionError("a graph of these tests has no store")
 
 

@@ -1,5 +1,6 @@
 """The store for hosted graphs: operations of LangGraph's ``BaseStore``, with the rights of each run's caller."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
@@ -35,12 +36,12 @@ class StoreOperations:
         self._store = store
         self._acting_user = acting_user
 
-    async def operate(self, caller: Caller, op: dict[str, Any]) -> Any:
+    async def operate(self, caller: Caller, op: dict[str, Any], check_lease: Callable[[], None]) -> Any:
         """Do ``op`` and return its result; again if the database lost it, as twice is as good as once.
 
-        Raises ``Invalid``, ``BadRequest``, ``Unavailable``, and what auth handlers raise.
+        Raises ``Invalid``, ``BadRequest``, ``Unavailable``, ``LeaseLost``, and what auth handlers raise.
         """
-        return await repeated(partial(self._operate, self._acting_user(caller), op))
+        return await repeated(partial(self._operate, self._acting_user(caller), op), check_lease)
 
     async def _operate(self, principal: Principal, op: dict[str, Any]) -> Any:
         match op["do"]:

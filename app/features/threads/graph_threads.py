@@ -3,7 +3,7 @@
 A graph names threads by any text; one that is no UUID stands for an id derived from it within the tenant.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, TypeVar
 from uuid import UUID, uuid5
 
@@ -33,6 +33,7 @@ MAX_THREADS = 1000
 """Bounds of one operation."""
 
 Value = TypeVar("Value")
+CheckLease = Callable[[], None]
 
 
 class ReadCheckpoints(msgspec.Struct):
@@ -85,27 +86,29 @@ class ThreadOperations:
         self._state_bytes = state_bytes
         self._acting_user = acting_user
 
-    async def operate(self, caller: Caller, op: dict[str, Any]) -> Any:
+    async def operate(self, caller: Caller, op: dict[str, Any], check_lease: CheckLease) -> Any:
         """Do ``op`` once and return its result, also if the database loses connections.
 
-        Raises ``Invalid``, ``Conflict``, ``Unavailable``, and what auth handlers raise.
+        Raises ``Invalid``, ``Conflict``, ``Unavailable``, ``LeaseLost``, and what auth handlers raise.
         """
         principal = self._acting_user(caller)
         match op.get("do"):
             case "read":
-                return await self._read(principal, _typed(op, ReadCheckpoints))
+                return await self._read(principal, check_lease, _typed(op, ReadCheckpoints))
             case "write":
-                return await self._write(principal, await _read_write(op))
+                return await self._write(principal, check_lease, await _read_write(op))
             case "copy":
-                return await self._copy(principal, _typed(op, CopyThread))
+                return await self._copy(principal, check_lease, _typed(op, CopyThread))
             case "prune" | "delete" as do:
-                return await self._remove(principal, _typed(op, SomeThreads), whole=do == "delete")
+                return await self._remove(principal, check_lease, _typed(op, SomeThreads), whole=do == "delete")
             case "delete_runs":
-                return await self._delete_runs(principal, _typed(op, SomeRuns))
+                return await self._delete_runs(principal, check_lease, _typed(op, SomeRuns))
             case other:
                 raise Invalid(f"{other!r} is no operation on threads.")
 
-    async def _read(self, principal: Principal, which: ReadCheckpoints) -> list[dict[str, Any]]:
+    async def _read(
+        self, principal: Principal, check_lease: CheckLease, which: ReadCheckpoints
+    ) -> list[dict[str, Any]]:
         thread_id = _thread_id(principal, which.thread)
         owned = await principal.permit("threads", "read", thread_id=thread_id)
         span = HistoryRange(limit=min(which.limit, MAX_PAGE), before=which.before)
@@ -114,10 +117,10 @@ class ThreadOperations:
             async with self._database.reading(principal.tenant_id, owned) as session:
                 return await queries.history(session, principal.tenant_id, thread_id, span)
 
-        rows = await repeated(read_rows)
+        rows = await repeated(read_rows, check_lease)
         return await offload(sum(map(size_of, rows)), _values, rows)
 
-    async def _write(self, principal: Principal, write: WriteCheckpoint) -> str:
+    async def _write(self, principal: Principal, check_lease: CheckLease, write: WriteCheckpoint) -> str:
         tenant_id, thread_id = principal.tenant_id, _thread_id(principal, write.thread)
         if write.at is None:
             owned, metadata = await principal.stamp(
@@ -137,7 +140,7 @@ class ThreadOperations:
                 raise Conflict(f"Thread {write.thread} has a live or queued run, which alone writes its checkpoints.")
             return str(await self._apply(session, (tenant_id, thread_id), thread, write))
 
-        return await write_once(self._database, tenant_id, work)
+        return await write_once(self._database, tenant_id, work, check_lease)
 
     async def _apply(
         self, session: Writer, thread: tuple[UUID, UUID], locked: Row[Any], write: WriteCheckpoint
@@ -165,7 +168,7 @@ class ThreadOperations:
         await queries.add_checkpoints(session, thread, [NewCheckpoint.of(entry, items, state)], run_id)
         return entry.checkpoint_id
 
-    async def _copy(self, principal: Principal, which: CopyThread) -> None:
+    async def _copy(self, principal: Principal, check_lease: CheckLease, which: CopyThread) -> None:
         source, target = _thread_id(principal, which.thread), _thread_id(principal, which.target)
         owned = await principal.permit("threads", "read", thread_id=source)
         _, metadata = await principal.stamp("threads", "create", None, thread_id=target)
@@ -177,9 +180,9 @@ class ThreadOperations:
             stamped = msgspec.json.encode(metadata or {}).decode()
             await queries.copy(session, principal.tenant_id, source, target, stamped)
 
-        await write_once(self._database, principal.tenant_id, work)
+        await write_once(self._database, principal.tenant_id, work, check_lease)
 
-    async def _remove(self, principal: Principal, which: SomeThreads, *, whole: bool) -> None:
+    async def _remove(self, principal: Principal, check_lease: CheckLease, which: SomeThreads, *, whole: bool) -> None:
         """Delete threads, or all their checkpoints but the newest. Raises ``Conflict`` if one to delete has a run."""
         if len(which.threads) > MAX_THREADS:
             raise Invalid(f"At most {MAX_THREADS} threads at once.")
@@ -195,16 +198,16 @@ class ThreadOperations:
             if len(idle) < len(names) and (busy := await queries.existing(session, principal.tenant_id, by_filter)):
                 raise Conflict(f"Thread {names[busy[0]]} has a live or queued run: cancel it first.")
 
-        await write_once(self._database, principal.tenant_id, work)
+        await write_once(self._database, principal.tenant_id, work, check_lease)
 
-    async def _delete_runs(self, principal: Principal, which: SomeRuns) -> None:
+    async def _delete_runs(self, principal: Principal, check_lease: CheckLease, which: SomeRuns) -> None:
         runs = [run_id for run_id in map(_uuid, which.runs) if run_id is not None]
         owned = await principal.permit("threads", "delete")
 
         async def work(session: Writer) -> None:
             await queries.delete_checkpoints_of(session, principal.tenant_id, runs)
 
-        await write_once(self._database, principal.tenant_id, work, owned)
+        await write_once(self._database, principal.tenant_id, work, check_lease, owned)
 
 
 def _typed(op: dict[str, Any], kind: type[Value]) -> Value:

@@ -22,28 +22,37 @@ IN_PROGRESS = "in progress"
 Value = TypeVar("Value")
 
 
-async def repeated(work: Callable[[], Awaitable[Value]], seconds: float = REPEAT_SECONDS) -> Value:
+async def repeated(
+    work: Callable[[], Awaitable[Value]], check: Callable[[], None], seconds: float = REPEAT_SECONDS
+) -> Value:
     """Return the result of ``work``, called again while it raises ``Unavailable``, which it does after ``seconds``.
 
-    Twice must be as good as once: a transaction may have been committed although its response was lost.
+    ``check`` is called before each attempt, and raises if the caller may not make it. Twice must be as good as once: a
+    transaction may have been committed although its response was lost.
     """
     deadline = time.monotonic() + seconds
     while True:
+        check()
         try:
             return await work()
-        except Unavailable:
-            if time.monotonic() > deadline:
+        except Unavailable as error:
+            if time.monotonic() > deadline or (error.retry_after or 0) > seconds:
                 raise
             await asyncio.sleep(PAUSE)
 
 
 async def write_once(
-    database: Database, tenant_id: UUID, work: Callable[[Writer], Awaitable[Value]], owned: str | None = None
+    database: Database,
+    tenant_id: UUID,
+    work: Callable[[Writer], Awaitable[Value]],
+    check: Callable[[], None],
+    owned: str | None = None,
 ) -> Value:
     """Return the result of ``work`` in a transaction that is committed once, whatever becomes of its connections.
 
     After a lost connection the database tells whether it has committed the transaction; if not, ``work`` is called
-    again. Raises ``Unavailable`` as ``repeated`` does; then the transaction may have been committed.
+    again. ``check`` is called before each attempt and before its commit. Raises ``Unavailable`` as ``repeated`` does;
+    then the transaction may have been committed.
     """
     began: list[str] = []
     results: list[Value] = []
@@ -54,10 +63,12 @@ async def write_once(
         results.clear()
         async with database.writing(tenant_id, owned) as session:
             began.append(await session.scalar(sql.TRANSACTION_ID))
-            results.append(await work(session))
+            result = await work(session)
+            check()
+            results.append(result)
         return results[-1]
 
-    return await repeated(attempt)
+    return await repeated(attempt, check)
 
 
 async def _is_committed(database: Database, tenant_id: UUID, transaction: str) -> bool:
