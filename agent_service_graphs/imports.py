@@ -5,6 +5,7 @@ The rows come as they are; only the project's own environment can read them, by 
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 from langgraph.channels.delta import DeltaChannel
@@ -60,9 +61,25 @@ class ImportedThread:
                 ("versions", record.checkpoint["channel_versions"], mine.checkpoint["channel_versions"]),
                 ("parent", record.parent, mine.parent),
             ):
-                if self._serde.dumps_typed(_ordered(theirs)) != self._serde.dumps_typed(_ordered(kept)):
+                if not self._are_equal(theirs, kept):
                     found.append(f"{what} of checkpoint {record.checkpoint['id']}")
         return found
+
+    def _are_equal(self, theirs: Any, kept: Any) -> bool:
+        """Whether two values have the same types and content. A set may give its elements in any order."""
+        dump = self._serde.dumps_typed
+        if type(theirs) is not type(kept):
+            return False
+        if dump(theirs) == dump(kept):
+            return True
+        if isinstance(theirs, dict):
+            return theirs.keys() == kept.keys() and all(self._are_equal(theirs[name], kept[name]) for name in theirs)
+        if isinstance(theirs, (list, tuple)):
+            return len(theirs) == len(kept) and all(map(self._are_equal, theirs, kept))
+        if isinstance(theirs, (set, frozenset)):
+            return sorted(map(dump, theirs)) == sorted(map(dump, kept))
+        members = _members(theirs)
+        return bool(members) and self._are_equal(members, _members(kept))
 
     def _read(self, stored: dict[str, Any]) -> tuple[Record, list[Record]]:
         blocked: list[str] = []
@@ -165,5 +182,7 @@ def _number(version: Any) -> Any:
     return int(version.partition(".")[0]) if isinstance(version, str) else version
 
 
-def _ordered(value: Any) -> Any:
-    return sorted(value.items()) if isinstance(value, dict) else value
+def _members(value: Any) -> dict[str, Any] | None:
+    if dataclasses.is_dataclass(value):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    return getattr(value, "__dict__", None)

@@ -47,6 +47,7 @@ class ThreadImporter:
         keys = f"write {old_id}", f"compare {old_id}"
         try:
             async with self._database.writing(self._tenant_id) as session:
+                await session.allow_pauses()  # the graphs' process may take long for checkpoints of many megabytes
                 found = await queries.get(session, self._tenant_id, thread_id)
                 if found is not None:
                     if found.metadata.get(OLD_ID) == old_id:

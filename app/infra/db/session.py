@@ -10,6 +10,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from sqlalchemy.ext.asyncio import AsyncConnection
 from sqlalchemy.sql.base import Executable
 
+from app.infra.db import sql
+
 
 class ScopedStatement:
     """An SQL statement with the placeholder ``<owned>`` for a condition on metadata, for principals with a metadata
@@ -72,6 +74,10 @@ class Writer(Reader):
         raw = await self._connection.get_raw_connection()
         assert raw.driver_connection is not None
         return raw.driver_connection
+
+    async def allow_pauses(self) -> None:
+        """Let this transaction wait for minutes between its statements; it may hold no lock for which others wait."""
+        await self._connection.execute(sql.SET_LONG_IDLE)
 
     async def execute(self, statement: Executable, parameters: Any = None) -> int:
         """Run ``statement`` and return the number of affected rows."""

@@ -4,8 +4,10 @@ from uuid import UUID
 
 import sqlalchemy as sa
 
-IDLE_IN_SNAPSHOT = "10min"
-"""A snapshot holds no row lock, and waits for the reader of an export."""
+LONG_IDLE = "10min"
+"""Of transactions that hold no lock for which others wait: a snapshot waits for the reader of an export, an import of
+threads for the process that runs graphs.
+"""
 
 PING = "select 1"
 
@@ -14,10 +16,10 @@ GROUP_LOCK_TIMEOUT = "set lock_timeout = '250ms'"
 
 SET_TENANT = sa.text("select set_config('app.tenant', :tenant, true)")
 
-SET_SNAPSHOT_TENANT = sa.text(
-    "select set_config('app.tenant', :tenant, true),"
-    f" set_config('idle_in_transaction_session_timeout', '{IDLE_IN_SNAPSHOT}', true)"
-)
+_SET_LONG_IDLE = f"set_config('idle_in_transaction_session_timeout', '{LONG_IDLE}', true)"
+SET_LONG_IDLE = sa.text(f"select {_SET_LONG_IDLE}")
+
+SET_SNAPSHOT_TENANT = sa.text(f"select set_config('app.tenant', :tenant, true), {_SET_LONG_IDLE}")
 
 
 def begin_as(tenant_id: UUID, settings: str) -> str:

@@ -6,7 +6,7 @@ import operator
 import os
 import threading
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, TypedDict
@@ -188,13 +188,15 @@ remember = StateGraph(Draft).add_node(keep).add_edge(START, "keep").compile()
 class Order:
     number: int
     at: datetime
+    codes: set[int] = field(default_factory=lambda: {7, 15})
+    """In the other order each time that it is stored and read."""
 
 
 class Shop(TypedDict, total=False):
     order: Order
     seen: Annotated[list[Order], operator.add]
     pair: tuple[int, int]
-    names: set[str]
+    codes: set[int]
     note: str
 
 
@@ -202,9 +204,9 @@ def sell(state: Shop) -> Shop:
     before = len(state.get("seen", []))
     if before:
         assert type(state["order"]) is Order
-        assert state["names"] == {"a", "b"}
+        assert state["codes"] == {7, 15}
     order = Order(before + 1, datetime(2026, 1, 2))
-    return {"order": order, "seen": [order], "pair": (1, 2), "names": {"a", "b"}}
+    return {"order": order, "seen": [order], "pair": (1, 2), "codes": order.codes}
 
 
 typed = StateGraph(Shop).add_node(sell).add_edge(START, "sell").compile()
