@@ -9,6 +9,7 @@ from typing import Any
 from uuid import UUID
 
 from langgraph.checkpoint.serde.types import INTERRUPT
+from langgraph.constants import END, START
 from langgraph.errors import GraphDrained
 from langgraph.runtime import RunControl, Runtime
 from langgraph.types import Command, Interrupt, Send
@@ -34,6 +35,8 @@ RUNTIME = "__pregel_runtime"
 """Keys of LangGraph's run configuration that name the checkpointer and the runtime to use."""
 ROOT_MODES = {"messages", "custom"}
 """Stream modes reported as they come for the graph itself; the engine derives the others from committed steps."""
+FIELDS = {"before": "interrupt_before", "after": "interrupt_after", "goto": "command.goto"}
+"""What clients call that by which a run names nodes."""
 MAX_ERROR = 2000
 MARK_BYTES = 256 * 1024
 """After so many bytes of reports the engine acknowledges them."""
@@ -168,6 +171,7 @@ class GraphRun:
 
         async with self._source.open(config, lambda: server_runtime("threads.create_run", user, store, given)) as graph:
             self._graph = graph
+            self._check_nodes(graph)
             serde = serializer(graph)
             self._document = document = Document(self._values, asked["run_id"], serde, shown_channels(graph))
             answers = Answers(asked["answers"], document.used)
@@ -189,6 +193,17 @@ class GraphRun:
         if self._interrupts:
             return {"status": "interrupted", "interrupts": [_asked(one) for one in self._interrupts.values()]}
         return {"status": "paused" if self._paused else "done"}
+
+    def _check_nodes(self, graph: Graph) -> None:
+        """Raise ``ValueError`` for nodes that a graph does not have which a function has made for this run."""
+        asked = self._asked
+        goto = asked["goto"] if isinstance(asked["goto"], list) else [asked["goto"]]
+        targets = [one for one in (to["node"] if isinstance(to, dict) else to for to in goto) if one not in {None, END}]
+        for field, named in (("before", asked["before"]), ("after", asked["after"]), ("goto", targets)):
+            for name in named if isinstance(named, list) else ():
+                if name not in graph.nodes:
+                    nodes = ", ".join(one for one in graph.nodes if one != START)
+                    raise ValueError(f"{FIELDS[field]} names {name!r}, which is not a node of this graph: use {nodes}.")
 
     def _config(self) -> dict[str, Any]:
         asked = self._asked

@@ -114,7 +114,7 @@ class StepCommitted(msgspec.Struct, frozen=True, tag="step", omit_defaults=True)
 class SubgraphOutput(msgspec.Struct, frozen=True, tag="subgraph"):
     """Output of a subgraph in the stream mode ``mode``, as JSON; ``namespace`` is its path, joined by ``|``.
 
-    Without one: the update of a node of the graph itself, in a superstep that has not ended.
+    Without one: an update of the graph itself, of a node in a superstep that has not ended, or that the run pauses.
     """
 
     mode: str

@@ -58,8 +58,8 @@ class GraphAgent:
 
     @property
     def nodes(self) -> tuple[str, ...]:
-        """The graph's nodes."""
-        return tuple(self._graph.nodes)
+        """The graph's nodes; none if a function makes it, as each run may have others."""
+        return () if self._graph.is_factory else tuple(self._graph.nodes)
 
     def tools(self) -> list[ToolDescription]:
         """Return the tools of the agents file, and those of its own code that it gives its nodes."""
@@ -113,7 +113,7 @@ class GraphAgent:
         """
         self._check()
         known = self._graph
-        if not xray and not (configurable and known.is_factory):
+        if not xray and not known.undescribed and not (configurable and known.is_factory):
             return GraphShape(graph=known.graph, schemas=known.schemas, subgraphs=known.subgraphs)
         try:
             found = await self._worker.request("shape", graph_id=self.name, configurable=configurable, xray=xray)

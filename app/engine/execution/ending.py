@@ -9,7 +9,7 @@ import msgspec
 from app.agents.port import Interrupt
 from app.base.containment import kind_of, text_of
 from app.base.errors import AgentServiceError, RunTimeout
-from app.domain.events import CheckpointPosition, Ended, Event, Failed, Interrupted
+from app.domain.events import CheckpointPosition, Ended, Event, Failed, Interrupted, SubgraphOutput
 from app.domain.state import State
 from app.engine.streams.frames import with_last_member
 
@@ -20,11 +20,19 @@ REMOVED = Failed(error="RunRemoved", message="The run was removed: rolled back, 
 OUT_OF_TIME = Failed(error=RunTimeout.__name__, message="The run took longer than its agent's limits.seconds.")
 
 
+NO_QUESTIONS = msgspec.Raw(b'{"__interrupt__":[]}')
+"""The update by which LangGraph says that a run pauses without a question."""
+
+
 class RunEnding(NamedTuple):
-    """How a run ended: its failure, its questions, or neither if it succeeded."""
+    """How a run ended: its failure, its questions, or neither if it succeeded.
+
+    ``paused``: it stopped where ``interrupt_before`` or ``interrupt_after`` asks for it.
+    """
 
     failed: Failed | None = None
     interrupts: Sequence[Interrupt] = ()
+    paused: bool = False
 
     def final_events(
         self, run_id: UUID, head: UUID | None, status: str, move: CheckpointPosition | None
@@ -37,6 +45,8 @@ class RunEnding(NamedTuple):
                     checkpoint_id=str(head), interrupts=msgspec.Raw(interrupts_json(self.interrupts)), move=move
                 )
             )
+        if self.paused:
+            events.append(SubgraphOutput("updates", "", NO_QUESTIONS))
         if self.failed is not None:
             events.append(msgspec.structs.replace(self.failed, move=move))
         return [*events, Ended(run_id=str(run_id), status=status)]

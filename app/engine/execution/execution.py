@@ -153,7 +153,7 @@ class Execution:
             self.account.spend_step(step.model, step.usage)
 
     async def _pause(self, step: Step | None = None) -> NoReturn:
-        await self._finish(RunStatus.INTERRUPTED, Reason.PAUSED, RunEnding(), RunOutcome(step=step))
+        await self._finish(RunStatus.INTERRUPTED, Reason.PAUSED, RunEnding(paused=True), RunOutcome(step=step))
         raise RunPaused
 
     async def end(self, outcome: RunOutcome) -> None:
@@ -165,7 +165,7 @@ class Execution:
             reason = Reason.REVIEW if reviewed else Reason.INPUT_REQUIRED
             await self._finish(RunStatus.INTERRUPTED, reason, asks, outcome)
         elif outcome.paused:
-            await self._finish(RunStatus.INTERRUPTED, Reason.PAUSED, RunEnding(), outcome)
+            await self._finish(RunStatus.INTERRUPTED, Reason.PAUSED, RunEnding(paused=True), outcome)
         else:
             await self._finish(RunStatus.SUCCESS, Reason.DONE, RunEnding(), outcome)
 

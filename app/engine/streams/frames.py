@@ -91,7 +91,8 @@ class FrameRenderer:
             case InputApplied():
                 return [self._of_values(values, values.json)] if self._values and event.read else []
             case SubgraphOutput():
-                return [self._frame(event.mode, bytes(event.data), event.namespace)]
+                shows = event.namespace or event.mode != "updates" or self._updates
+                return [self._frame(event.mode, bytes(event.data), event.namespace)] if shows else []
             case MessageAdded():
                 return [self._whole(event)] if self._messages else []
             case Custom():
