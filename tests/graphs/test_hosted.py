@@ -2,6 +2,7 @@
 
 import re
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -96,6 +97,8 @@ async def test_values_of_subgraphs_keep_types_that_the_schema_around_them_lacks(
         assert [one["value"] for one in asked["__interrupt__"]] == ["deliver?"]
         values: Any = await client.runs.wait(thread, graph, command={"resume": "yes"})
         assert values["text"] == "order 7: yes, signed"
+    values = await client.runs.wait(None, "delivering_elsewhere", input={"text": str(uuid4())})
+    assert values["text"] == "order 7: yes, signed", "also on another thread"
 
 
 async def test_an_agent_of_langchain_calls_its_tool(client: LangGraphClient) -> None:

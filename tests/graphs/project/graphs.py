@@ -19,7 +19,7 @@ from langgraph.config import get_stream_writer
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, MessagesState, StateGraph
 from langgraph.runtime import Runtime
-from langgraph.types import interrupt
+from langgraph.types import Command, interrupt
 
 EFFECTS = os.environ.get("EFFECTS", "")
 
@@ -238,7 +238,7 @@ def sign(state: Delivery) -> Delivery:
     return {"text": f"{state['text']}, signed"}
 
 
-delivery = (
+deliveries = (
     StateGraph(Delivery)
     .add_node(pack)
     .add_node(label)
@@ -248,9 +248,9 @@ delivery = (
     .add_edge("pack", "label")
     .add_edge("pack", "deliver")
     .add_edge(["label", "deliver"], "sign")
-    .compile()
 )
-CALLED = {"delivery": delivery}
+delivery = deliveries.compile()
+CALLED = {"delivery": delivery, "elsewhere": deliveries.compile()}
 """Found by no walk over the graphs, as in ``conformance``."""
 
 
@@ -258,8 +258,18 @@ async def call_delivery(state: Draft) -> Draft:
     return {"text": (await CALLED["delivery"].ainvoke({}))["text"]}
 
 
+async def call_elsewhere(state: Draft, config: RunnableConfig) -> Draft:
+    """Deliver on a thread of its own."""
+    own = CALLED["elsewhere"]
+    own.checkpointer = config["configurable"]["__pregel_checkpointer"]
+    other: RunnableConfig = {"configurable": {"thread_id": f"of {state['text']}", "checkpoint_ns": ""}}
+    await own.ainvoke({}, other)
+    return {"text": (await own.ainvoke(Command(resume="yes"), other))["text"]}
+
+
 delivering = StateGraph(Draft).add_node("delivery", delivery).add_edge(START, "delivery").compile()
 delivering_by_call = StateGraph(Draft).add_node(call_delivery).add_edge(START, "call_delivery").compile()
+delivering_elsewhere = StateGraph(Draft).add_node(call_elsewhere).add_edge(START, "call_elsewhere").compile()
 
 
 class Count(TypedDict, total=False):
