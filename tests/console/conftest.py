@@ -1,8 +1,11 @@
 """A browser, and a server with agents that ask, wait and return hostile text."""
 
 import contextlib
+import http.server
+import json
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -58,10 +61,49 @@ def assert_accessible(page: Page, *, colours_alone: bool = False) -> None:
     assert [(one["id"], [node["target"] for node in one["nodes"]]) for one in found] == []
 
 
+class Provider(http.server.BaseHTTPRequestHandler):
+    """A provider in OpenAI's wire that is overloaded at every other call."""
+
+    calls = 0
+    PIECES = ({"delta": {"content": "At last."}, "finish_reason": None}, {"delta": {}, "finish_reason": "stop"})
+
+    def do_POST(self) -> None:
+        """Answer a call, or refuse it."""
+        self.rfile.read(int(self.headers["Content-Length"]))
+        Provider.calls += 1
+        self.send_response(503 if Provider.calls % 2 else 200)
+        self.send_header("Content-Type", "text/event-stream")
+        self.end_headers()
+        if Provider.calls % 2 == 0:
+            pieces = [{"id": "c", "model": "speaker", "choices": [{"index": 0, **piece}]} for piece in self.PIECES]
+            self.wfile.write(b"".join(b"data: %b\n\n" % json.dumps(piece).encode() for piece in pieces))
+            self.wfile.write(b"data: [DONE]\n\n")
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002
+        """Log nothing."""
+
+
+@contextlib.contextmanager
+def answering(handler: type[http.server.BaseHTTPRequestHandler]) -> Iterator[str]:
+    """Answer requests by ``handler``, in a thread; yield the address."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
 @pytest.fixture(scope="module")
-def console(server_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def provider() -> Iterator[str]:
+    """The address of a provider of models that fails at first."""
+    with answering(Provider) as address:
+        yield f"{address}/v1"
+
+
+@pytest.fixture(scope="module")
+def console(server_url: str, provider: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """One server for all journeys of a module."""
     settings = {"AGENT_CONFIG": str(AGENTS), "AGENT_PRICES": str(PRICES), "AGENT_EGRESS_ALLOW": "127.0.0.0/8"}
+    settings |= {"OPENAI_BASE_URL": provider, "OPENAI_API_KEY": "none"}
     with serving(server_url, tmp_path_factory.mktemp("console"), **settings) as server:
         yield server.wait_until_ready()
 

@@ -89,7 +89,7 @@ def show(page: Page, url: str, name: str, ids: dict[str, str]) -> None:
     if name == "store":
         page.fill("[aria-label='Search']", "green tea")
         page.press("[aria-label='Search']", "Enter")
-        page.click("details.card summary >> nth=0")
+        page.click("details.card:has(.tag) summary >> nth=0")  # not what the search replaces
     if name == "settings":  # what stands in the files of every installation
         page.uncheck("[type=checkbox]")
         page.fill("[aria-label='Find a setting']", "keep")

@@ -437,7 +437,7 @@ def test_a_run_is_stopped_and_a_lost_server_loses_nothing(browser: Browser, cons
         page.wait_for_selector(".run >> nth=0 >> .status.running")
         page.wait_for_selector(".graph .node.lit text >> text=tools")
         page.wait_for_selector(".run >> nth=0 >> .status.success")
-        assert "tools" in page.inner_text(".times >> nth=0")
+        assert "tools" in page.inner_text(".waterfall >> nth=0")
         watched.complaints.clear()  # what the browser says of requests that failed
 
 
@@ -450,7 +450,7 @@ def test_a_thread_goes_on_from_its_history(browser: Browser, console: Served) ->
         page.wait_for_selector(".graph")
         assert page.locator(".bar").count() >= 3
         assert "answered: 5" in page.inner_text(".diff")
-        assert re.search(r"queue \d+ m?s · input \d+ m?s · agent \d+ m?s · tools", page.inner_text(".times"))
+        assert re.search(r"input\s+\d+ m?s\s+agent\s+\d+ m?s\s+tools", page.inner_text(".waterfall"))
         page.click(".checkpoint >> text=input >> nth=0")
         page.click("text=Go on from here")
         with watched.accepting():

@@ -1,23 +1,32 @@
 """Operation by the console, in a real browser, against a real server."""
 
+import asyncio
 import http.server
 import os
 import re
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
+from collections.abc import Coroutine, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 from playwright.sync_api import Browser, Request
 
-from tests.console.conftest import assert_accessible, watching
+from app.engine.queue.sql import RELEASE_EXPIRED
+from app.engine.streams.signals import CHANNEL
+from tests.console.conftest import answering, assert_accessible, watching
+from tests.database import age, execute
 from tests.journeys.conftest import Served
 from tests.waiting import until
 
 pytestmark = pytest.mark.timeout(240)
+
+
+QUEUED = f"""select pg_notify('{CHANNEL}', '{{"sender": "{uuid4()}", "queue": true}}')"""
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
@@ -38,10 +47,8 @@ class Receiver(http.server.BaseHTTPRequestHandler):
 @pytest.fixture
 def receiver() -> Iterator[str]:
     """The address of a receiver of webhooks."""
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Receiver) as server:
-        threading.Thread(target=server.serve_forever).start()
-        yield f"http://127.0.0.1:{server.server_port}/hook"
-        server.shutdown()
+    with answering(Receiver) as address:
+        yield f"{address}/hook"
 
 
 def test_an_operator_finds_stops_and_repeats_runs(browser: Browser, console: Served) -> None:
@@ -81,6 +88,56 @@ def test_an_operator_finds_stops_and_repeats_runs(browser: Browser, console: Ser
         page.go_back()
         page.locator("tr", has_text="A long one").first.locator("text=Stop").click()
         page.wait_for_function("() => document.querySelectorAll('.status.running, .status.pending').length === 0")
+
+
+def superuser(act: Coroutine[Any, Any, None]) -> None:
+    """Do something in the database; in this thread Playwright has a loop of its own."""
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(asyncio.run, act).result()
+
+
+def test_a_waterfall_shows_waits_retries_lost_workers_and_runs_without_a_log(browser: Browser, console: Served) -> None:
+    database = console.environment["DATABASE_URL"]
+    with httpx.Client(base_url=console.base, timeout=60) as http, watching(browser, console) as watched:
+        thread = http.post("/threads", json={}).json()["thread_id"]
+        of_thread = f"/threads/{thread}/runs"
+        body = {"assistant_id": "refunds", "input": "call wait seconds=1"}
+        lost = http.post(of_thread, json=body).json()["run_id"]
+        until(lambda: len(http.post(f"/threads/{thread}/history").json()) >= 3)  # its tool runs
+        retried = http.post(of_thread, json={"assistant_id": "speaker", "input": "x", "multitask_strategy": "enqueue"})
+        expired = f"update runs set lease_until = now() - interval '1 s' where run_id = '{lost}'"
+        release = RELEASE_EXPIRED.replace("$1", "9").replace("$2", "9")
+        superuser(execute(database, expired, release, QUEUED))  # as another server does
+        for run in (lost, retried.json()["run_id"]):
+            http.get(f"{of_thread}/{run}/join").raise_for_status()
+        superuser(age(database, lost))
+        changes = http.get(f"{of_thread}/{lost}/transitions").json()
+        assert [(one["status"], one["reason"], one["attempt"]) for one in changes] == [
+            ("running", "accepted", 1),
+            ("pending", "recovered", 1),
+            ("running", "claimed", 2),
+            ("success", "done", 2),
+        ]
+        page = watched.open(f"console/threads/{thread}/history/{lost}")
+        rows = page.locator(".run[open] .waterfall li")
+        page.wait_for_selector(".run[open] .waterfall .of-lost")
+        names = [name.split(" ")[0] for name in rows.locator("> span:first-child").all_inner_texts()]
+        assert names == ["input", "agent", "lost", "queue", "tools", "agent"]
+        assert "worker 1 is gone" in rows.nth(2).inner_text()
+        assert "2 attempts" in page.inner_text(".run[open] summary")
+        page.click(".run[open] .run-events summary")
+        page.wait_for_selector(".run[open] .events li >> text=/step 2\\s*agent.*tool wait answered: done/")
+        assert "its checkpoints tell" in page.inner_text(".run[open] .events")
+        page.click(".run[open] .bar[aria-label^='tools']")
+        page.wait_for_selector("h2 >> text=/Step .*: tools/")
+
+        page.click(".run:not([open]) summary")
+        page.wait_for_selector(".run >> nth=0 >> .waterfall .of-queue")
+        assert re.search(r"queue\s+[\d.]+ m?s", page.inner_text(".run >> nth=0"))
+        page.wait_for_selector(".run >> nth=0 >> .waterfall li >> text=agent 1 retry")
+        page.click("text=Conversation")
+        page.wait_for_selector(".row.ai .answer-foot >> text=1 retry")
+        watched.complaints.clear()  # what the browser says of the log that has expired
 
 
 def test_an_operator_sees_usage_queue_and_settings(browser: Browser, console: Served) -> None:
@@ -224,7 +281,7 @@ def test_an_upload_shows_its_progress_and_outlives_a_lost_server(browser: Browse
             {"name": "black.html", "mimeType": "text/html", "buffer": text},
             {"name": "table.xyz", "mimeType": "application/x-unknown", "buffer": b"\x00\x01"},
         ]
-        limit(300_000)
+        limit(60_000)  # the whole of it takes longer than what is looked at meanwhile
         page.set_input_files("input[type=file]", files)  # type: ignore[arg-type]
         page.wait_for_function("() => document.querySelector('.upload progress').value > 100000")
         assert re.search(r"\d+ % sent · 1.5 MB", page.inner_text(".upload >> nth=0"))

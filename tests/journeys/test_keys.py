@@ -70,7 +70,8 @@ def test_another_tenants_thread_is_answered_exactly_as_an_unknown_one(guarded: S
         assert client.get(f"/threads/{thread_id}/runs/{run_id}/join").status_code == 200
     unknown = str(uuid.uuid4())
     with http(guarded, theirs) as client:
-        for path in ("", "/state", "/runs", f"/runs/{run_id}", f"/runs/{run_id}/join", f"/runs/{run_id}/stream"):
+        of_run = [f"/runs/{run_id}{part}" for part in ("", "/join", "/stream", "/transitions")]
+        for path in ("", "/state", "/runs", *of_run):
             stranger = client.get(f"/threads/{thread_id}{path}")
             missing = client.get(f"/threads/{unknown}{path}")
             assert stranger.status_code == missing.status_code == 404

@@ -67,6 +67,7 @@ async def test_retryable_errors_are_retried(time: Time, kind: type[ModelError]) 
     recording = await record_events(chain(time, model))
     assert recording.text == "Hello"
     assert len(model.requests) == 3
+    assert (recording.finished.retries, recording.finished.instead) == (2, False)
     assert time.pauses == [0.5, 1.0]
 
 
@@ -122,10 +123,12 @@ async def test_an_invalid_request_or_key_is_not_retried(time: Time, kind: type[M
 
 @pytest.mark.parametrize("kind", [*RETRYABLE, ModelCredentials])
 async def test_the_next_model_answers_if_one_fails(time: Time, kind: type[ModelError]) -> None:
-    model = chain(time, first(*fail(kind, 3)), second("Hello"))
+    primary = first(*fail(kind, 3))
+    model = chain(time, primary, second("Hello"))
     recording = await record_events(model)
     assert recording.text == "Hello"
     assert (recording.finished.vendor, recording.finished.model) == ("second", "two")
+    assert (recording.finished.retries, recording.finished.instead) == (len(primary.requests), True)
     assert (model.vendor, model.name) == ("first", "one")
 
 

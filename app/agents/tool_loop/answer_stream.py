@@ -97,7 +97,9 @@ class AnswerAssembler:
 
 
 def _metadata(end: Finished) -> dict[str, Any]:
-    metadata = {"model_name": end.model, "model_provider": end.vendor, "finish_reason": end.reason}
+    metadata: dict[str, Any] = {"model_name": end.model, "model_provider": end.vendor, "finish_reason": end.reason}
+    if end.retries:
+        metadata["retries"] = end.retries
     return {**metadata, "cached": True} if end.cached else metadata
 
 

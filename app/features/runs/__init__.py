@@ -8,6 +8,6 @@
 - ``chain``: a run with the runs that continue it, as protocols with tasks show it
 - ``event_log``: logged events, in pages
 - ``thread_streams``: all runs of a thread as one stream
-- ``queries``: SQL
-- ``structs``: wire shapes of the search over all threads
+- ``queries``, ``sql``: SQL; that of chains
+- ``structs``: wire shapes of the search over all threads, and of a run's changes
 """

@@ -19,7 +19,7 @@ from app.features.access.guard import ADDS_NOTHING, READS, STARTS_RUNS, WRITES, 
 from app.features.access.idempotency import key_in
 from app.features.access.rate_limits import count_runs
 from app.features.runs.service import RunService
-from app.features.runs.structs import RunSearch
+from app.features.runs.structs import RunSearch, RunTransition
 from app.features.runs.thread_streams import THREAD_MODES, parse_cursor
 from app.infra.http.event_streams import EVENT_STREAM, EventStream, JsonWait, OnDisconnect
 from app.infra.http.litestar_internals import ReadyRequest
@@ -198,6 +198,17 @@ class RunsController(Controller):
     async def get_run(self, thread_id: Id, run_id: Id, principal: CurrentPrincipal, runs: Service) -> Run:
         """Return a run's status and its request."""
         return await runs.get(principal, thread_id, run_id)
+
+    @get(
+        "/threads/{thread_id:str}/runs/{run_id:str}/transitions",
+        opt=READS,
+        summary="The changes of a run",
+    )
+    async def transitions(
+        self, thread_id: Id, run_id: Id, principal: CurrentPrincipal, runs: Service
+    ) -> list[RunTransition]:
+        """Return each change of a run's status or worker, oldest first: queue times, take-overs, and its end."""
+        return await runs.transitions(principal, thread_id, run_id)
 
     @delete("/threads/{thread_id:str}/runs/{run_id:str}", summary="Delete an ended run")
     async def delete_run(self, thread_id: Id, run_id: Id, principal: CurrentPrincipal, runs: Service) -> None:

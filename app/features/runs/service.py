@@ -23,7 +23,7 @@ from app.engine.supervisor import Supervisor
 from app.features.runs import queries
 from app.features.runs.creation import RunFactory, answer_event
 from app.features.runs.run_streams import RunStreams
-from app.features.runs.structs import CurrentRun, EndedRun, RunSearch, RunSummary
+from app.features.runs.structs import CurrentRun, EndedRun, RunSearch, RunSummary, RunTransition
 from app.features.runs.thread_streams import ThreadCursor, ThreadStreams
 from app.infra.db.columns import from_row
 from app.infra.db.engine import Database
@@ -152,6 +152,15 @@ class RunService:
         if row is None:
             raise NotFound(f"Run with ID {run_id} not found")
         return _shown(row)
+
+    async def transitions(self, principal: Principal, thread_id: UUID, run_id: UUID) -> list[RunTransition]:
+        """Return the changes of a run, oldest first. Raises ``NotFound``."""
+        owned = await principal.permit("threads", "read", thread_id=thread_id, run_id=run_id)
+        async with self._database.reading(principal.tenant_id, owned) as session:
+            rows = await queries.transitions(session, principal.tenant_id, thread_id, run_id)
+        if not rows:
+            raise NotFound(f"Run with ID {run_id} not found")
+        return [from_row(RunTransition, row) for row in rows]
 
     async def continued(self, principal: Principal, thread_id: UUID, run_id: UUID) -> ContinuedRun:
         """Return the newest of a run and the runs that continued it by answers, on any wire. Raises ``NotFound``."""

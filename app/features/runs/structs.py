@@ -62,6 +62,18 @@ class RunSummary(msgspec.Struct, kw_only=True):
     usage: Any
 
 
+class RunTransition(msgspec.Struct, kw_only=True):
+    """A change of a run: its status from ``at`` on, and why.
+
+    ``attempt``: number of the worker that owns it, as in the ids of its events; a dead one is followed by the next.
+    """
+
+    at: datetime
+    status: str
+    reason: str
+    attempt: int
+
+
 class CurrentRun(NamedTuple):
     """The run of a thread that its clients see now, and its number in the thread."""
 

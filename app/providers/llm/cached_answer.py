@@ -131,7 +131,7 @@ def replay(event: ModelEvent) -> ModelEvent:
     if isinstance(event, ToolCallDelta) and event.id is not None:
         return msgspec.structs.replace(event, id=f"call_{new_id().hex}")
     if isinstance(event, Finished):
-        return msgspec.structs.replace(event, usage=cached_usage(event.usage), cached=True)
+        return msgspec.structs.replace(event, usage=cached_usage(event.usage), retries=0, cached=True)
     return event
 
 

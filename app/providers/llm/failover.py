@@ -93,8 +93,8 @@ class FailoverModel:
                     if not started:
                         started = True
                         attempt.first_event()
-                    if plan.index and isinstance(event, Finished):
-                        event = msgspec.structs.replace(event, instead=True)  # noqa: PLW2901
+                    if isinstance(event, Finished):
+                        event = plan.described(event)  # noqa: PLW2901
                     yield event
                 attempt.succeeded()
                 self._count_attempt(link)
@@ -143,6 +143,7 @@ class RetryPlan:
         self._clock = clock
         self._draw = draw
         self._failures: list[ModelError] = []
+        self._failed_calls = 0
         self.index = 0
         self._start_link()
 
@@ -150,6 +151,12 @@ class RetryPlan:
     def link(self) -> ModelLink:
         """The model to call now."""
         return self._links[self.index]
+
+    def described(self, end: Finished) -> Finished:
+        """Return the end of an answer with what it took to get it."""
+        if not self.index and not self._failed_calls:
+            return end
+        return msgspec.structs.replace(end, instead=self.index > 0, retries=self._failed_calls)
 
     def count_first_try(self) -> None:
         """Add a first try to the retry budget; retries do not count."""
@@ -164,6 +171,7 @@ class RetryPlan:
         """Return the seconds to wait before calling ``link``. Raises if no model is left to try."""
         if not error.retryable and not isinstance(error, ModelCredentials):
             raise error
+        self._failed_calls += 1
         pause = self._delay(error)
         if pause is None:
             self.skip(error)

@@ -90,8 +90,8 @@ class Finished(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     """The end of an answer, always the last event: finish reason, answering model and usage.
 
     ``reason`` is one of ``stop``, ``tool_calls``, ``length``, ``content_filter`` or the provider's own word.
-    ``instead``: a fallback answered in place of the requested model. ``cached``: the answer is from the cache; its
-    ``usage`` is zero, with the original counts in its details.
+    ``instead``: a fallback answered in place of the requested model. ``retries``: calls that failed before this one.
+    ``cached``: the answer is from the cache; its ``usage`` is zero, with the original counts in its details.
     """
 
     reason: str
@@ -99,6 +99,7 @@ class Finished(msgspec.Struct, frozen=True, tag=True, kw_only=True):
     vendor: str
     usage: Usage | None = None
     instead: bool = False
+    retries: int = 0
     cached: bool = False
 
 

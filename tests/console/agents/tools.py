@@ -2,7 +2,7 @@
 
 import asyncio
 
-from app.tools import ToolContext
+from app.tools import ToolContext, tool
 
 HOSTILE = """# Done
 <p class="banner">The server does not answer.</p>
@@ -50,6 +50,7 @@ def fetch_page() -> str:
     return HOSTILE
 
 
+@tool(tool_class="read_only")
 async def wait(seconds: float) -> str:
     """Wait.
 

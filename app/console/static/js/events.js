@@ -1,5 +1,10 @@
-/** The events of one run, from its log and then from its stream: one line each, which opens to the whole event. */
+/**
+ * The events of one run, from its log and then from its stream: one line each, which opens to the whole event. Those of a
+ * run that is older than the log are told from its checkpoints.
+ */
 
+import { ApiError, query } from "./api.js";
+import { nodeOf } from "./checkpoints.js";
 import { fill, h, icon, number, pretty, problemPlace } from "./dom.js";
 import { textOf } from "./session.js";
 import { follow } from "./sse.js";
@@ -8,11 +13,13 @@ import { follow } from "./sse.js";
 const MOST = 2000;
 /** Chunks of one message whose data a line shows. */
 const MAX_CHUNKS = 200;
+/** Checkpoints that tell the events of an old run. */
+const MAX_STEPS = 100;
 
 /** A list that opens on demand; it holds a stream only while it is open and the run is live. */
 export class RunEvents {
   constructor(threadId, runId) {
-    this._path = `/threads/${threadId}/runs/${runId}/stream`;
+    [this._thread, this._run] = [threadId, runId];
     this._problem = problemPlace();
     this._count = h("span.faint");
     this._list = h("ol.events", { "aria-label": "Events" });
@@ -48,7 +55,23 @@ export class RunEvents {
       }
       this._count.textContent = number(this._lines);
     };
-    await follow(this._path, { onEvents, signal: abort.signal }).catch((error) => this._problem.show(error));
+    const path = `/threads/${this._thread}/runs/${this._run}/stream`;
+    await follow(path, { onEvents, signal: abort.signal })
+      .catch((error) => (error instanceof ApiError && error.status === 410 ? this._tell(abort.signal) : Promise.reject(error)))
+      .catch((error) => abort.signal.aborted || this._problem.show(error));
+  }
+
+  /** Show what each checkpoint of the run changed. */
+  async _tell(signal) {
+    const states = await query(`/threads/${this._thread}/history`, { limit: MAX_STEPS, metadata: { run_id: this._run } }, { signal });
+    this._list.append(h("li.faint", null, "The log of this run has expired: its checkpoints tell what it did."));
+    for (const state of states.reverse()) {
+      const parent = states.find((one) => one.checkpoint_id === state.parent_checkpoint_id);
+      const line = new Line(nodeOf(state, parent), changed(parent?.values ?? {}, state.values ?? {}), `step ${state.metadata?.step ?? "–"}`);
+      line.show();
+      this._list.append(line.element);
+    }
+    this._count.textContent = number(states.length);
   }
 
   _add({ event, data, id }) {
@@ -105,6 +128,12 @@ class Line {
 }
 
 const calls = (values) => values.flatMap(([chunk]) => chunk.tool_call_chunks ?? chunk.tool_calls ?? []).map((call) => `${call.name ?? ""}${typeof call.args === "string" ? call.args : JSON.stringify(call.args ?? "")}`).join("").slice(0, 300);
+
+/** The values that differ from those before; of messages, those that were added. */
+function changed(before, after) {
+  return Object.fromEntries(Object.entries(after).filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(before[name])).map(([name, value]) =>
+    [name, name === "messages" && Array.isArray(value) ? value.slice(Array.isArray(before[name]) ? before[name].length : -1) : value]));
+}
 
 function parsed(data) {
   try {

@@ -114,14 +114,17 @@ class AnswerView {
 
   _footer(message) {
     const usage = message.usage_metadata;
-    const model = message.response_metadata?.model_name;
+    const { model_name: model, retries } = message.response_metadata ?? {};
     drawPriced(() => {
       const cost = costOf(message);
-      const about = [model, usage && tokens(usage), cost && dollars(cost)].filter(Boolean).join(" · ");
+      const about = [model, usage && tokens(usage), cost && dollars(cost), retries && retried(retries)].filter(Boolean).join(" · ");
       fill(this._foot, about && h("span.faint", null, about), this._actions);
     });
   }
 }
+
+/** How often the call of a model was sent again. */
+export const retried = (times) => `${times} ${times === 1 ? "retry" : "retries"}`;
 
 export function tokens(usage) {
   const cached = usage.input_token_details?.cache_read;

@@ -9,9 +9,10 @@ import { drawGraph } from "../js/graph.js";
 import { tokens } from "../js/messages.js";
 import { Poll } from "../js/poll.js";
 import { go, link } from "../js/router.js";
-import { isLive, queuedFor, searchRuns } from "../js/runs.js";
+import { isLive, searchRuns } from "../js/runs.js";
 import { Session } from "../js/session.js";
 import { refreshThreads } from "../js/state.js";
+import { drawWaterfall, rowsOf } from "../js/waterfall.js";
 
 const PAGE = 50;
 /** Runs that are shown as a waterfall. */
@@ -191,49 +192,57 @@ export class HistoryPage {
   }
 }
 
-/** One run: its times, its steps as bars, its events. */
+/** One run: what it did with its time, and its events. */
 class RunCard {
   constructor(threadId, runId, open, choose) {
+    this._path = `/threads/${threadId}/runs/${runId}/transitions`;
     this._thread = threadId;
     this._choose = choose;
+    this._changes = [];
     this._head = h("summary");
     this._body = h("div");
     this._foot = h("div");
     this.events = new RunEvents(threadId, runId);
     this.element = h("details.card.run", { open }, this._head, this._body, this.events.element, this._foot);
+    this.element.addEventListener("toggle", () => this._read());
   }
 
   update(run, steps, earlier) {
     const state = JSON.stringify([run, steps.length, earlier?.run_id, isLive(run) && Date.now()]);
     if (state === this._state) return;
     this._state = state;
+    [this._run, this._steps] = [run, steps];
     const created = Date.parse(run.created_at);
     const end = Math.max(created + 1, steps.at(-1)?.to ?? 0, isLive(run) ? Date.now() : Date.parse(run.ended_at));
-    const queued = queuedFor(run);
-    const times = [`queue ${duration(queued)}`, ...steps.map(({ name, from, to }) => `${name} ${duration(to - from)}`)];
     const compare = earlier && `compare/${this._thread}.${earlier.run_id}/${this._thread}.${run.run_id}`;
     fill(this._head, status(run.status), h("b", null, ` ${duration(end - created)} `),
       h("span.faint", null, `${fullDate(run.created_at)}${run.usage ? ` · ${tokens(run.usage)}` : ""} · ${counted(steps.length, "step")}`),
       run.attempts > 1 && h("span.status.interrupted.attempts", null, `${run.attempts} attempts`));
-    const focused = [...this._body.querySelectorAll(".bar")].indexOf(document.activeElement);
-    fill(this._body, run.error && h("p.problem", null, `${run.error.error}: ${run.error.message}`),
-      h("div.waterfall", null, this._bars(created, end, queued, steps)), h("p.faint.times", null, times.join(" · ")),
-      run.attempts > 1 && h("p", null, icon("redo", 14), ` Workers began this run ${run.attempts} times; its events show where the next one went on.`));
-    if (focused >= 0) this._body.querySelectorAll(".bar")[focused]?.focus();
     fill(this._foot, h("p.faint.mono", null, run.run_id), compare && h("a", { href: link(compare), "data-go": compare }, "Compare with the run before"));
+    this._draw();
+    this._read();
   }
 
-  _bars(created, end, queued, steps) {
-    const place = (bar, from, to) => {
-      const left = ((from - created) / (end - created)) * 100;
-      bar.style.left = `${left}%`;
-      bar.style.width = `${Math.min(Math.max(0.6, ((to - from) / (end - created)) * 100), 100 - left)}%`;
-      return bar;
-    };
-    const wait = queued > 0 && place(h("div.bar.of-queue", { role: "img", title: `queue: ${duration(queued)}`, "aria-label": `queue: ${duration(queued)}` }, h("span", null, "queue")), created, created + queued);
-    return [wait, steps.map(({ state, name, from, to }) => {
-      const label = `${name}: ${duration(to - from)}`;
-      return place(h("button.bar", { type: "button", title: label, "aria-label": label, class: name.includes("tools") ? "of-tools" : "", onclick: () => this._choose(state) }, h("span", null, name)), from, to);
-    })];
+  /** Read when the run changed, where that is shown and has changed since. */
+  async _read() {
+    const { status: now, attempts } = this._run;
+    const wanted = `${now} ${attempts}`;
+    if (!this.element.open || wanted === this._wanted) return;
+    this._wanted = wanted;
+    const changes = await get(this._path).catch(() => null);
+    if (!changes) this._wanted = ""; // with the next update
+    else if (wanted === this._wanted) {
+      this._changes = changes;
+      this._draw();
+    }
+  }
+
+  _draw() {
+    const { error, attempts } = this._run;
+    const focused = [...this._body.querySelectorAll(".bar")].indexOf(document.activeElement);
+    fill(this._body, error && h("p.problem", null, `${error.error}: ${error.message}`),
+      drawWaterfall(rowsOf(this._run, this._steps, this._changes), this._choose),
+      attempts > 1 && h("p", null, icon("redo", 14), ` Workers began this run ${attempts} times; its events show where the next one went on.`));
+    if (focused >= 0) this._body.querySelectorAll(".bar")[focused]?.focus();
   }
 }
