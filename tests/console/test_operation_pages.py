@@ -124,7 +124,7 @@ def test_a_waterfall_shows_waits_retries_lost_workers_and_runs_without_a_log(bro
         names = [name.split(" ")[0] for name in rows.locator("> span:first-child").all_inner_texts()]
         assert names == ["input", "agent", "lost", "queue", "tools", "agent"]
         assert "worker 1 is gone" in rows.nth(2).inner_text()
-        assert "2 attempts" in page.inner_text(".run[open] summary")
+        page.wait_for_selector(".run[open] summary >> text=2 attempts")
         page.click(".run[open] .run-events summary")
         page.wait_for_selector(".run[open] .events li >> text=/step 2\\s*agent.*tool wait answered: done/")
         assert "its checkpoints tell" in page.inner_text(".run[open] .events")

@@ -200,6 +200,7 @@ class RunCard {
     this._choose = choose;
     this._changes = [];
     this._head = h("summary");
+    this._attempts = h("span.status.interrupted.attempts");
     this._body = h("div");
     this._foot = h("div");
     this.events = new RunEvents(threadId, runId);
@@ -216,8 +217,7 @@ class RunCard {
     const end = Math.max(created + 1, steps.at(-1)?.to ?? 0, isLive(run) ? Date.now() : Date.parse(run.ended_at));
     const compare = earlier && `compare/${this._thread}.${earlier.run_id}/${this._thread}.${run.run_id}`;
     fill(this._head, status(run.status), h("b", null, ` ${duration(end - created)} `),
-      h("span.faint", null, `${fullDate(run.created_at)}${run.usage ? ` · ${tokens(run.usage)}` : ""} · ${counted(steps.length, "step")}`),
-      run.attempts > 1 && h("span.status.interrupted.attempts", null, `${run.attempts} attempts`));
+      h("span.faint", null, `${fullDate(run.created_at)}${run.usage ? ` · ${tokens(run.usage)}` : ""} · ${counted(steps.length, "step")}`), this._attempts);
     fill(this._foot, h("p.faint.mono", null, run.run_id), compare && h("a", { href: link(compare), "data-go": compare }, "Compare with the run before"));
     this._draw();
     this._read();
@@ -238,7 +238,11 @@ class RunCard {
   }
 
   _draw() {
-    const { error, attempts } = this._run;
+    const { error } = this._run;
+    // the server counts again from 1 when a run goes on after a take-over
+    const attempts = Math.max(this._run.attempts, this._changes.at(-1)?.attempt ?? 1);
+    fill(this._attempts, attempts > 1 && `${attempts} attempts`);
+    this._attempts.hidden = attempts < 2;
     const focused = [...this._body.querySelectorAll(".bar")].indexOf(document.activeElement);
     fill(this._body, error && h("p.problem", null, `${error.error}: ${error.message}`),
       drawWaterfall(rowsOf(this._run, this._steps, this._changes), this._choose),
