@@ -85,6 +85,7 @@ class Budgets:
         self._clock = clock
         self._changes: dict[TenantDay, SpendingChange] = {}
         self._usage: dict[UsageKey, UsageSums] = {}
+        self._flushing = asyncio.Lock()
         self._locks: WeakValueDictionary[UUID, asyncio.Lock] = WeakValueDictionary()
         self._cached_limits: TTLCache[UUID, TenantLimits] = TTLCache(MAX_CACHED_LIMITS, LIMITS_TTL)
         self._tasks = Tasks("budgets")
@@ -227,16 +228,20 @@ class Budgets:
             yield
 
     async def flush(self) -> None:
-        """Write what was spent, by whom, and charge the tokens, also if cancelled. Failed writes are retried."""
+        """Write what was spent, by whom, and charge the tokens, also if cancelled. Failed writes are retried.
+
+        Returns once all that was counted before is written, also by a flush that was under way.
+        """
         await run_to_completion(self._flush())
 
     async def _flush(self) -> None:
-        usage, self._usage = self._usage, {}
-        for key, sums in await self._write("usage", usage, self._write_usage):
-            self.count(key, sums)
-        changes, self._changes = self._changes, {}
-        for day, change in await self._write("spending", changes, self._write_spending):
-            self._put_back(day, change)
+        async with self._flushing:
+            usage, self._usage = self._usage, {}
+            for key, sums in await self._write("usage", usage, self._write_usage):
+                self.count(key, sums)
+            changes, self._changes = self._changes, {}
+            for day, change in await self._write("spending", changes, self._write_spending):
+                self._put_back(day, change)
 
     async def _write(
         self, what: str, rows: Mapping[K, V], write: Callable[[Sequence[tuple[K, V]]], Awaitable[None]]

@@ -95,8 +95,9 @@ function watchedFetch(url, { method, headers, body, signal, onSent }) {
 /**
  * Send a request and return its response. A request that got no answer is sent again once the server is back: reads
  * as they are, writes with the same Idempotency-Key, so that they have one effect. `onSent`: see `watchedFetch`.
+ * `onLost` is called each time that the request waits for the server.
  */
-export async function request(path, { method = "GET", headers = {}, signal, onSent, ...rest } = {}) {
+export async function request(path, { method = "GET", headers = {}, signal, onSent, onLost, ...rest } = {}) {
   const sent = { ...headers };
   const repeatable = method !== "POST" || "Idempotency-Key" in sent;
   for (let tries = 1; ; ) {
@@ -109,6 +110,7 @@ export async function request(path, { method = "GET", headers = {}, signal, onSe
       if (signal?.aborted) throw error;
       const back = serverIsBack();
       if (!repeatable) throw new ApiError(0, { detail: "The server does not answer. Try again when it is back." });
+      onLost?.();
       await back;
       continue;
     }

@@ -1,6 +1,6 @@
 /** Uploads of documents: one after another, each with its progress. They go on while another page is shown. */
 
-import { request, signals, uuid } from "./api.js";
+import { request, uuid } from "./api.js";
 import { bytes, button, fill, h } from "./dom.js";
 
 /** Events: "stored" (the server has a document more). */
@@ -11,7 +11,6 @@ class Uploads extends EventTarget {
     this._waiting = [];
     this._current = null;
     addEventListener("beforeunload", (event) => this._current && event.preventDefault());
-    signals.addEventListener("lost", () => this._current?.say("the server does not answer: sent again when it is back"));
   }
 
   add(files) {
@@ -69,7 +68,14 @@ class Upload {
   async send() {
     const body = new FormData();
     body.append("file", this._file);
-    const sending = { method: "POST", body, headers: { "Idempotency-Key": this._key }, signal: this._abort.signal, onSent: (part) => this._show(part) };
+    const sending = {
+      method: "POST",
+      body,
+      headers: { "Idempotency-Key": this._key },
+      signal: this._abort.signal,
+      onSent: (part) => this._show(part),
+      onLost: () => this.say("the server does not answer: sent again when it is back"),
+    };
     try {
       this._show(0);
       await request("/documents", sending);
