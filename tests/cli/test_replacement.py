@@ -95,6 +95,12 @@ def serving(server: Running) -> int:
     return server.output().count('"event": "serving"')
 
 
+def is_stopped(pid: int) -> bool:
+    """Whether all threads of a process have taken its SIGSTOP (proc(5), the state in stat)."""
+    states = [one.read_text().rpartition(")")[2].split()[0] for one in Path(f"/proc/{pid}/task").glob("*/stat")]
+    return set(states) == {"T"}
+
+
 def accepted(pid: int, port: int) -> int:
     """Count the connections to ``port`` that a process has accepted (proc(5), /proc/net/tcp)."""
     established = {
@@ -113,6 +119,7 @@ async def under_load(port: int, server: Running, number: signal.Signals) -> Load
             old, before = worker_pids(server)[0], serving(server)
             if number is signal.SIGKILL:
                 os.kill(old, signal.SIGSTOP)  # it accepts no more while they are counted
+                await asyncio.to_thread(until, lambda: is_stopped(old), 60)  # noqa: B023
                 load.cut += accepted(old, port)
             os.kill(old, number)
             await asyncio.to_thread(until, lambda: serving(server) > before and old not in worker_pids(server), 60)  # noqa: B023

@@ -318,8 +318,8 @@ def test_an_operator_works_with_memory_documents_and_crons(browser: Browser, con
         page.click("text=Save")
         page.fill("[aria-label='Search']", "green tea")
         page.press("[aria-label='Search']", "Enter")
-        page.click("summary >> text=drink")
-        assert "green tea" in page.inner_text("details.card pre")
+        page.click("details.card:has(.tag) summary >> text=drink")  # not what the search replaces
+        page.wait_for_selector("details.card pre >> text=green tea")
 
         page.click("a.nav >> text=Documents")
         page.wait_for_selector("text=No document yet")
